@@ -1,0 +1,47 @@
+"""Where things are on the machine that runs the CLI and the server.
+
+`POOL_STATE_DIR` (else `$XDG_STATE_HOME/pool`, else `~/.local/state/pool`) holds everything the server knows:
+
+    server.sock  server.pid  server.log   the running server
+    pool.db                               the store
+    known_hosts                           pinned host keys, OpenSSH format
+    code/                                 uploaded folders, by content hash
+    secrets/                              env of runs not yet ended, one 0600 file each
+    ansible/                              the log of each provisioning
+"""
+
+from __future__ import annotations
+
+import os
+
+from pool.errors import InputError
+
+#: Longest path a Unix socket may have on Linux (sun_path is 108 bytes with its NUL).
+SOCKET_PATH_MAX = 107
+
+
+def state_dir() -> str:
+    """The state folder, an absolute path; made with mode 0700 when missing."""
+    path = os.environ.get("POOL_STATE_DIR")
+    if not path:
+        base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+        path = os.path.join(base, "pool")
+    path = os.path.abspath(path)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path
+
+
+def path(name: str) -> str:
+    """`name` inside the state folder."""
+    return os.path.join(state_dir(), name)
+
+
+def socket_path() -> str:
+    """The server's Unix socket; InputError when the state folder is too deep for one."""
+    found = path("server.sock")
+    if len(os.fsencode(found)) > SOCKET_PATH_MAX:
+        raise InputError(
+            f"the state folder's path is too long for a Unix socket ({len(found)} > {SOCKET_PATH_MAX}): {found}",
+            hint="export POOL_STATE_DIR=/some/shorter/path",
+        )
+    return found
