@@ -17,7 +17,7 @@
         DiskFullError            16   no room on the host
         ProvisionError           17   an Ansible step failed otherwise
         RunnerError              18   the runner on the host failed or refused
-      InterruptedByUser         130   Ctrl-C
+      InterruptError            130   Ctrl-C
       FencedError                75   a newer server has taken over this pool
 
 The class docstring is the default message. Over the server's socket an error travels as `to_json` and comes back as
@@ -150,7 +150,7 @@ class FencedError(PoolError):
     exit_code = 75
 
 
-class InterruptedByUser(PoolError):
+class InterruptError(PoolError):
     """Interrupted."""
 
     exit_code = 130

@@ -158,7 +158,7 @@ def run_status(jobs: Sequence[Job]) -> RunStatus:
 
 
 def run_exit_code(jobs: Sequence[Job]) -> int | None:
-    """0 when every job is done; else the code of the failing rank (the first to finish); None where no code was made."""
+    """0 when every job is done; else the code of the rank that failed first; None where no code was made."""
     if all(job.status == JobStatus.DONE for job in jobs):
         return 0
     failed = [j for j in jobs if j.status == JobStatus.FAILED and j.exit_code is not None]
