@@ -1,0 +1,133 @@
+"""What this decides: which GPUs of a host meet a GPU request, how many of them a rank gets, and which ones.
+
+A rank gets the smallest number of the asked range that also meets `total_memory`: `2` is two, `1..` and `..4` are one,
+`0..` is none. Its cards are of one model where the host has enough such cards, the smallest model first, then by index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from pool.host import Gpu
+from pool.offer import GpuRequest
+
+
+def match(asked: str, reported: str) -> bool:
+    """Whether a card that reports this name is what a person calls `asked`."""
+    return asked.lower() in reported.lower().replace(" ", "")
+
+
+def marketing_gb(_reported: str, memory_mib: int) -> float:
+    """The size a card is sold with."""
+    return float(math.ceil(memory_mib / 1024))
+
+
+class Cards:
+    """A GPU request, worked out once for many hosts: each card model is judged a single time."""
+
+    def __init__(self, asked: GpuRequest) -> None:
+        self.asked = asked
+        low = asked.count.min
+        self.least = 1 if low is None else math.ceil(low)
+        self.most = math.inf if asked.count.max is None else asked.count.max
+        self._sizes: dict[tuple[str, int], float] = {}
+        self._fits: dict[tuple[str, int, str, tuple[int, int] | None], bool] = {}
+
+    @property
+    def forbidden(self) -> bool:
+        """`gpu: 0`: only hosts without GPUs."""
+        return self.most == 0
+
+    def size_mib(self, gpu: Gpu) -> float:
+        """The size the card is sold with, in MiB."""
+        key = (gpu.name, gpu.memory_mib)
+        if key not in self._sizes:
+            self._sizes[key] = marketing_gb(gpu.name, gpu.memory_mib) * 1024
+        return self._sizes[key]
+
+    def is_vendor(self, gpu: Gpu) -> bool:
+        """Whether the card is of the asked vendor."""
+        return self.asked.vendor is None or gpu.vendor.lower() == self.asked.vendor.lower()
+
+    def is_named(self, gpu: Gpu) -> bool:
+        """Whether the card is one of those asked by name."""
+        return not self.asked.names or any(match(name, gpu.name) for name in self.asked.names)
+
+    def is_sized(self, gpu: Gpu) -> bool:
+        """Whether the card's memory is in the asked range."""
+        return self.asked.memory_mib is None or self.size_mib(gpu) in self.asked.memory_mib
+
+    def is_capable(self, gpu: Gpu) -> bool:
+        """Whether the card's compute capability is at least the asked one; an unknown one is not."""
+        wanted, has = self.asked.compute_capability, gpu.compute_capability
+        return wanted is None or (has is not None and tuple(has) >= tuple(wanted))
+
+    def fits(self, gpu: Gpu) -> bool:
+        """Whether this one card meets everything asked of a single card."""
+        key = (gpu.name, gpu.memory_mib, gpu.vendor, gpu.compute_capability)
+        known = self._fits.get(key)
+        if known is None:
+            known = self.is_vendor(gpu) and self.is_named(gpu) and self.is_sized(gpu) and self.is_capable(gpu)
+            self._fits[key] = known
+        return known
+
+    def fitting(self, gpus: Iterable[Gpu]) -> list[Gpu]:
+        """Those of `gpus` that fit, by index."""
+        found = [gpu for gpu in gpus if self.fits(gpu)]
+        found.sort(key=_position)
+        return found
+
+    def choose(self, gpus: Iterable[Gpu]) -> tuple[Gpu, ...] | None:
+        """The GPUs one rank gets out of `gpus`, by index; None when they do not suffice."""
+        total = self.asked.total_memory_mib
+        if self.least == 0 and (total is None or 0 in total):
+            return ()
+        found = self.fitting(gpus)
+        if not found or len(found) < self.least or self.least > self.most:
+            return None
+        models = self._models(found)
+        if total is not None:
+            return self._choose_total(found, models)
+        for cards in models:
+            if len(cards) >= self.least:
+                return tuple(cards[: self.least])
+        smallest = [gpu for cards in models for gpu in cards][: self.least]
+        return tuple(sorted(smallest, key=_position))
+
+    def _models(self, found: Sequence[Gpu]) -> list[list[Gpu]]:
+        """The cards by model, the smallest model first."""
+        first = found[0]
+        if all(gpu.name == first.name and gpu.memory_mib == first.memory_mib for gpu in found):
+            return [list(found)]
+        models: dict[tuple[float, str, int], list[Gpu]] = {}
+        for gpu in found:
+            models.setdefault((self.size_mib(gpu), gpu.name, gpu.memory_mib), []).append(gpu)
+        return [models[key] for key in sorted(models)]
+
+    def _choose_total(self, found: Sequence[Gpu], models: Sequence[Sequence[Gpu]]) -> tuple[Gpu, ...] | None:
+        """The fewest cards whose sizes add up to the asked total: of one model, else of several."""
+        total = self.asked.total_memory_mib
+        assert total is not None
+        mixed = _sums(found, self.size_mib) if len(models) > 1 else {}
+        for number in range(max(self.least, 1), int(min(self.most, len(found))) + 1):
+            for cards in models:
+                if len(cards) >= number and number * self.size_mib(cards[0]) in total:
+                    return tuple(cards[:number])
+            sums = sorted(s for n, s in mixed if n == number and s in total)
+            if sums:
+                return mixed[number, sums[0]]
+        return None
+
+
+def _position(gpu: Gpu) -> tuple[int, str]:
+    return (gpu.index, gpu.uuid)
+
+
+def _sums(gpus: Sequence[Gpu], size: Callable[[Gpu], float]) -> dict[tuple[int, float], tuple[Gpu, ...]]:
+    """For each number of cards and each total they can reach, the first cards that reach it."""
+    reached: dict[tuple[int, float], tuple[Gpu, ...]] = {(0, 0.0): ()}
+    for gpu in gpus:
+        for (number, total), cards in list(reached.items()):
+            reached.setdefault((number + 1, total + size(gpu)), (*cards, gpu))
+    return reached
