@@ -94,6 +94,13 @@ def stop(host: LabHost) -> None:
     processes.end([(host.pid, processes.started(host.pid) or 0), *owned] if host.pid else owned)
 
 
+def stop_runners(root: str | None = None) -> None:
+    """Ask each runner that was installed in a host's home to stop by itself; what does not answer is `down`'s."""
+    root = _root(root)
+    for name in _load(root):
+        _stop_runner(root, os.path.join(root, name))
+
+
 def down(root: str | None = None) -> int:
     """Take the lab in `root` away: runners, daemons, whatever their sessions left, the folder.
 
@@ -105,8 +112,7 @@ def down(root: str | None = None) -> int:
         return 0
     with _locked(root):
         records = _load(root)
-        for name in records:
-            _stop_runner(root, os.path.join(root, name))
+        stop_runners(root)
         daemons = {record["pid"]: record["started"] for record in records.values() if record.get("pid")}
         left: list[int] = []
         for _ in range(5):  # what is ending may still start something
@@ -173,7 +179,6 @@ def _is_free(address: str, port: int) -> bool:
 
 
 def _stop_runner(root: str, folder: str) -> None:
-    """Ask a runner that was installed in the host's home to stop by itself; what does not answer is ended later."""
     home = os.path.join(folder, "home")
     program = os.path.join(home, ".local", "bin", "pool-runner")
     if not os.path.exists(program):

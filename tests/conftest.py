@@ -1,0 +1,155 @@
+"""What every test may ask for: a state folder of its own, the CLI as a program, a lab of real hosts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool.lab import loopback, processes
+from pool.lab.loopback import LabHost
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+#: Of the caller's environment, what would let a test see the person's own pool, keys or task variables.
+PRIVATE = ("POOL_", "DSTACK_", "SSH_", "ANSIBLE_", "XDG_")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one command ended."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"exit code {self.rc}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`pool`, run as a program of its own, without a terminal, with the test's state folder."""
+
+    env: dict[str, str] = field(repr=False)
+
+    def __call__(
+        self, *args: str, stdin: str | None = None, timeout: float = 120, cwd: Any = None, **env: str
+    ) -> Result:
+        """Run to the end; what takes longer than `timeout` seconds fails the test. `env` adds variables."""
+        done = subprocess.run(
+            self.argv(*args),
+            input=stdin or "",
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            cwd=cwd,
+            env=self.env | env,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *args: str, cwd: Any = None, **env: str) -> subprocess.Popen[str]:
+        """Start it and return at once; the test ends it."""
+        return subprocess.Popen(
+            self.argv(*args),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            cwd=cwd,
+            env=self.env | env,
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def argv(*args: str) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", "pool.cli.main", *args]
+
+
+@pytest.fixture(scope="session")
+def session_dir() -> Iterator[str]:
+    """One folder for the whole session, its path short because Unix sockets live below; goes at the end.
+
+    Whatever the CLI fixture starts carries `POOL_LAB=<session_dir>/lab`: a server or runner that is left then fails
+    the session, and is ended.
+    """
+    path = os.path.realpath(tempfile.mkdtemp(prefix="pool", dir="/tmp"))
+    yield path
+    _fail_on(_left(os.path.join(path, "lab")))
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def lab(session_dir: str) -> Iterator[list[LabHost]]:
+    """Two real SSH hosts, gpu1 and gpu2, with two cards each, for the whole session.
+
+    A test leaves no job on them: what runs there at the end, beside sshd and a runner that stops when asked, fails.
+    """
+    root = os.path.join(session_dir, "lab")
+    yield loopback.up(2, root=root)
+    loopback.stop_runners(root)
+    left = _left(root)
+    loopback.down(root)
+    _fail_on(left)
+
+
+@pytest.fixture
+def state_dir(session_dir: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty state folder, also this process's own POOL_STATE_DIR; its server is stopped after the test."""
+    path = tempfile.mkdtemp(prefix="s", dir=session_dir)
+    monkeypatch.setenv("POOL_STATE_DIR", path)
+    yield path
+    if os.path.exists(os.path.join(path, "server.pid")) or os.path.exists(os.path.join(path, "server.sock")):
+        stopped = Cli(_environment(session_dir, path))("server", "stop", timeout=60)
+        assert stopped.rc == 0, f"pool server stop: {stopped}"
+
+
+@pytest.fixture
+def cli(session_dir: str, state_dir: str) -> Cli:
+    """The CLI with this test's state folder."""
+    return Cli(_environment(session_dir, state_dir))
+
+
+def _environment(session_dir: str, state_dir: str) -> dict[str, str]:
+    home = os.path.join(session_dir, "home")
+    os.makedirs(home, mode=0o700, exist_ok=True)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
+    path = [str(REPOSITORY), *env.get("PYTHONPATH", "").split(os.pathsep)]
+    return env | {
+        "HOME": home,
+        "COLUMNS": "120",
+        "POOL_STATE_DIR": state_dir,
+        "POOL_LAB": os.path.join(session_dir, "lab"),
+        "PYTHONPATH": os.pathsep.join(part for part in path if part),
+    }
+
+
+def _left(root: str) -> list[str]:
+    """What carries the marker of the lab and is no sshd: ended here, and told as `pid command`."""
+    found = {}
+    for pid, since in processes.belonging(root).items():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        command = b" ".join(words).decode(errors="replace").strip()
+        if not command.startswith("sshd:"):
+            found[pid, since] = f"{pid} {command[:200]}"
+    processes.end(found)
+    return sorted(found.values())
+
+
+def _fail_on(left: list[str]) -> None:
+    if left:
+        pytest.fail("the tests left processes behind:\n  " + "\n  ".join(left), pytrace=False)
