@@ -1,0 +1,87 @@
+"""`pool-runner`: the program on a pool host. `python3 -I -S runner.pyz --state DIR VERB`.
+
+serve       run the runner in the foreground (the systemd unit's command)
+start       run it detached unless it runs         stop     end it; jobs run on
+restart     stop, then start                       status   one JSON line; exit 3 when it does not run
+bridge      what a server's SSH session runs       version  print the version
+supervise JOB   internal: run one prepared job
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from pool.runner.version import VERSION
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb; its exit code."""
+    if len(argv) < 3 or argv[0] != "--state":
+        sys.stderr.write("usage: pool-runner --state DIR VERB\n" + (__doc__ or ""))
+        return 2
+    state, verb, rest = os.path.abspath(argv[1]), argv[2], argv[3:]
+    if verb == "supervise" and len(rest) == 1:
+        from pool.runner import supervisor
+
+        return supervisor.main(state, rest[0])
+    if verb == "version":
+        sys.stdout.write(VERSION + "\n")
+        return 0
+    verbs = {"serve": _serve, "start": _start, "stop": _stop, "restart": _restart, "status": _status, "bridge": _bridge}
+    if verb not in verbs or rest:
+        sys.stderr.write("pool-runner: unknown verb {}\n".format(" ".join([verb, *rest])))
+        return 2
+    return verbs[verb](state)
+
+
+def _serve(state: str) -> int:
+    from pool.runner import daemon
+
+    return daemon.serve(state)
+
+
+def _start(state: str) -> int:
+    from pool.runner import daemon
+
+    if daemon.running(state):
+        return 0
+    daemon.detach(state)
+    deadline = time.monotonic() + 10.0
+    while not daemon.running(state):
+        if time.monotonic() > deadline:
+            sys.stderr.write("pool-runner: did not start; see {}\n".format(os.path.join(state, "runner.log")))
+            return 1
+        time.sleep(0.02)
+    return 0
+
+
+def _stop(state: str) -> int:
+    from pool.runner import daemon
+
+    return 0 if daemon.stop(state) else 1
+
+
+def _restart(state: str) -> int:
+    return _stop(state) or _start(state)
+
+
+def _status(state: str) -> int:
+    from pool.runner import daemon
+
+    who = daemon.running(state)
+    answer = {"version": VERSION, "running": bool(who), "pid": who["pid"] if who else None}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0 if who else 3
+
+
+def _bridge(state: str) -> int:
+    from pool.runner import bridge
+
+    return bridge.main(state)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

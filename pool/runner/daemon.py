@@ -1,0 +1,202 @@
+"""The runner's process: a Unix socket in its state folder, one thread a connection, one a request that may wait.
+
+Each connection is one server's bridge. `serve` holds the folder's lock for its life, so there is one runner a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from typing import Any
+
+from pool.runner import durable, frames, processes
+from pool.runner.frames import Decoder, Frame, FrameError
+from pool.runner.ledger import RefusedError
+from pool.runner.service import Peer, Service
+
+SOCKET = "runner.sock"
+#: Users, one name a line, who may speak to a runner that runs as root (the role writes it).
+USERS_FILE = "users"
+_REQUESTS_AT_ONCE = 256
+
+
+def serve(state: str) -> int:
+    """Run in the foreground until SIGTERM; 1 when another runner has this folder."""
+    os.makedirs(state, mode=0o711, exist_ok=True)
+    os.chdir(state)  # the socket is bound by its short name: a Unix path may have 107 bytes
+    lock = os.open("daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write("another runner serves {}\n".format(state))
+        return 1
+    durable.write_json(os.path.join(state, "daemon.json"), processes.identity(os.getpid()), 0o644)
+    daemon = Daemon(state)
+    signal.signal(signal.SIGTERM, lambda *_: daemon.close())
+    daemon.accept_forever()
+    return 0
+
+
+class Daemon:
+    """Accepts bridges and passes their requests to the service."""
+
+    def __init__(self, state: str) -> None:
+        self._state = state
+        self._connections: set[Connection] = set()
+        self._service = Service(state, self._announce)
+        if os.path.exists(SOCKET):
+            os.unlink(SOCKET)  # ours: we hold the lock
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener.bind(SOCKET)
+        os.chmod(SOCKET, 0o666 if os.getuid() == 0 else 0o600)
+        self._listener.listen(64)
+
+    def accept_forever(self) -> None:
+        """Until `close`."""
+        while True:
+            try:
+                bridge, _ = self._listener.accept()
+            except OSError:
+                return
+            uid = _peer_uid(bridge)
+            if not self._may_speak(uid):
+                bridge.close()
+                continue
+            connection = Connection(bridge, Peer(uid), self._service)
+            self._connections.add(connection)
+            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting; jobs are not touched."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve_one(self, connection: Connection) -> None:
+        try:
+            connection.serve()
+        finally:
+            self._connections.discard(connection)
+
+    def _announce(self, pool: str, head: dict[str, Any]) -> None:
+        for connection in list(self._connections):
+            if connection.peer.pool == pool:
+                connection.send(Frame(frames.EVENT, 0, head))
+
+    def _may_speak(self, uid: int) -> bool:
+        if uid in (0, os.getuid()):
+            return True
+        try:
+            with open(os.path.join(self._state, USERS_FILE)) as file:
+                names = file.read().split()
+            return pwd.getpwuid(uid).pw_name in names
+        except (OSError, KeyError):
+            return False
+
+
+class Connection:
+    """One bridge: reads frames, answers each request, gives up after `SILENCE_S` without a byte."""
+
+    def __init__(self, bridge: socket.socket, peer: Peer, service: Service) -> None:
+        self.peer = peer
+        self._socket = bridge
+        self._service = service
+        self._sending = threading.Lock()
+        self._room = threading.Semaphore(_REQUESTS_AT_ONCE)
+
+    def serve(self) -> None:
+        """Until the other side goes, falls silent or talks nonsense."""
+        self._socket.settimeout(frames.SILENCE_S)
+        decoder = Decoder()
+        try:
+            while True:
+                chunk = self._socket.recv(1 << 18)
+                if not chunk:
+                    return
+                for frame in decoder.feed(chunk):
+                    self._take(frame)
+        except (OSError, FrameError):
+            return
+        finally:
+            self._socket.close()
+
+    def send(self, frame: Frame) -> None:
+        """Send one frame; a broken connection is noticed by `serve`."""
+        data = frames.encode(frame)
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.sendall(data)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == frames.PING:
+            self.send(Frame(frames.PONG, 0, {}))
+        elif frame.kind == frames.EVENT and frame.head.get("event") == "bridge":
+            self.peer.ssh_ip = frame.head.get("ssh_ip")
+        elif frame.kind == frames.REQUEST:
+            self._room.acquire()
+            threading.Thread(target=self._answer, args=(frame,), daemon=True).start()
+
+    def _answer(self, frame: Frame) -> None:
+        try:
+            head, body = self._service.handle(self.peer, frame.head, frame.body)
+            self.send(Frame(frames.REPLY, frame.stream, head, body))
+        except RefusedError as refusal:
+            self._refuse(frame, refusal.cause, str(refusal), refusal.details)
+        except OSError as error:
+            cause = "disk_full" if error.errno in (28, 122) else "failed"
+            self._refuse(frame, cause, "{}: {}".format(frame.head.get("verb"), error), {})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._refuse(frame, "bad_request", "{}: {!r}".format(frame.head.get("verb"), error), {})
+        finally:
+            self._room.release()
+
+    def _refuse(self, frame: Frame, cause: str, message: str, details: dict[str, Any]) -> None:
+        self.send(Frame(frames.ERROR, frame.stream, {"cause": cause, "message": message, "details": details}))
+
+
+def running(state: str) -> dict[str, Any] | None:
+    """The identity of the runner that serves `state`; None when none does."""
+    who = durable.read_json(os.path.join(state, "daemon.json"))
+    return who if processes.alive(who) else None
+
+
+def stop(state: str, wait_s: float = 10.0) -> bool:
+    """End the runner of `state`; its jobs run on. False when it does not go."""
+    who = running(state)
+    deadline = time.monotonic() + wait_s
+    if who:
+        processes.send([int(who["pid"])], signal.SIGTERM)
+    while processes.alive(who):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def detach(state: str) -> None:
+    """Start `serve` as a process of its own: twice forked, its own session, nothing of ours held open."""
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.makedirs(state, mode=0o711, exist_ok=True)
+    log = os.open(os.path.join(state, "runner.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for fd, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, fd)
+    os.closerange(3, 256)
+    argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "serve"]
+    os.execv(argv[0], argv)
+
+
+def _peer_uid(bridge: socket.socket) -> int:
+    raw = bridge.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("3i", raw)[1])

@@ -1,0 +1,65 @@
+"""Files that are whole after a crash, and the identity of this boot."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+
+def write_json(path: str, value: object, mode: int = 0o600) -> None:
+    """Replace `path` by `value` as JSON: after a crash it holds the old or the new value, never a part."""
+    temporary = "{}.tmp.{}".format(path, os.getpid())
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, json.dumps(value).encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+    sync_folder(os.path.dirname(path))
+
+
+def create_json(path: str, value: object, mode: int = 0o600) -> None:
+    """Make `path` exactly once; FileExistsError when it is there already."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, json.dumps(value).encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    sync_folder(os.path.dirname(path))
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """The JSON object in `path`; None when there is none or it is not readable as one."""
+    try:
+        with open(path, "rb") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def sync_folder(path: str) -> None:
+    """Make a rename or a new name inside `path` survive a power cut."""
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def boot_identity() -> str:
+    """Tells one boot from the next, in containers too, where the kernel's boot_id outlives a restart of PID 1."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot_id = file.read().strip()
+    with open("/proc/1/stat") as file:
+        pid1_start = file.read().rpartition(")")[2].split()[19]
+    return "{}:{}".format(boot_id, pid1_start)
+
+
+def boot_clock() -> float:
+    """Seconds since boot, suspended time included; no clock change moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,92 @@
+"""The wire between a server's link and a host's runner: length-prefixed frames over any byte stream.
+
+    u32 length of what follows | u8 kind | u32 stream | u32 length of head | head (JSON) | body | u32 crc32
+
+Integers are big-endian; the crc covers everything between the length and itself. A frame is at most MAX_FRAME bytes.
+A stream number ties a REPLY or ERROR to its REQUEST; EVENT, PING and PONG use 0. End of stream inside or between
+frames is a disconnect, never a success.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from typing import Any
+
+REQUEST, REPLY, ERROR, EVENT, PING, PONG = 1, 2, 3, 4, 5, 6
+
+#: Most bytes of one body; bulk data is moved in pieces of this size.
+MAX_BODY = 1 << 20
+MAX_HEAD = 4 << 20
+MAX_FRAME = MAX_BODY + MAX_HEAD + 13
+
+_LENGTH = struct.Struct(">I")
+_FIXED = struct.Struct(">BII")
+
+PING_EVERY_S = 5.0
+#: Silence after which either side gives the connection up.
+SILENCE_S = 45.0
+
+
+class FrameError(Exception):
+    """The bytes are not a frame: too long, torn, or the checksum is wrong. The connection is of no more use."""
+
+
+class Frame:
+    """One message: `kind`, `stream`, `head` (a JSON object) and `body` (raw bytes)."""
+
+    __slots__ = ("body", "head", "kind", "stream")
+
+    def __init__(self, kind: int, stream: int, head: dict[str, Any], body: bytes = b"") -> None:
+        self.kind = kind
+        self.stream = stream
+        self.head = head
+        self.body = body
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame's bytes; FrameError when it is larger than the other side would take."""
+    head = json.dumps(frame.head, separators=(",", ":")).encode()
+    if len(frame.body) > MAX_BODY or len(head) > MAX_HEAD:
+        raise FrameError("frame too large: head {} B, body {} B".format(len(head), len(frame.body)))
+    inner = _FIXED.pack(frame.kind, frame.stream, len(head)) + head + frame.body
+    return b"".join((_LENGTH.pack(len(inner) + 4), inner, _LENGTH.pack(zlib.crc32(inner))))
+
+
+class Decoder:
+    """Turns chunks of bytes into frames, keeping what is incomplete for the next chunk."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Every frame completed by `chunk`, in order; FrameError when the stream is broken."""
+        self._buffer += chunk
+        frames = []
+        while len(self._buffer) >= 4:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if not 13 <= length <= MAX_FRAME:
+                raise FrameError("frame length {} is out of range".format(length))
+            if len(self._buffer) < 4 + length:
+                break
+            frames.append(_decode(bytes(memoryview(self._buffer)[4 : 4 + length])))
+            del self._buffer[: 4 + length]
+        return frames
+
+
+def _decode(data: bytes) -> Frame:
+    inner, (crc,) = memoryview(data)[:-4], _LENGTH.unpack(data[-4:])
+    if zlib.crc32(inner) != crc:
+        raise FrameError("checksum mismatch")
+    kind, stream, head_length = _FIXED.unpack_from(inner)
+    body_at = _FIXED.size + head_length
+    if body_at > len(inner):
+        raise FrameError("head is longer than its frame")
+    try:
+        head = json.loads(bytes(inner[_FIXED.size : body_at]))
+    except (ValueError, RecursionError) as error:
+        raise FrameError("head is not JSON: {}".format(error)) from error
+    if not isinstance(head, dict):
+        raise FrameError("head is not a JSON object")
+    return Frame(kind, stream, head, bytes(inner[body_at:]))

@@ -1,0 +1,55 @@
+"""Starts a job's supervisor outside the runner, so that the job outlives it: as a transient systemd unit where the
+runner is root under systemd, else as a session of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from pool.runner.jobs import JobFolder
+
+#: Tells a supervisor to read its job's `stop` file.
+STOP_SIGNAL = signal.SIGTERM
+
+
+def under_systemd() -> bool:
+    """True where jobs become units of the system's own systemd."""
+    return os.getuid() == 0 and os.path.isdir("/run/systemd/system") and os.environ.get("POOL_RUNNER_SCOPE") != "user"
+
+
+def supervise(state: str, job: str) -> subprocess.Popen[bytes]:
+    """Start the supervisor of `job`; it may find that another has taken the job, and then does nothing."""
+    argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "supervise", job]
+    if under_systemd():
+        argv = _unit_argv(job) + argv
+    with open(JobFolder(state, job).file("supervisor.err"), "wb") as errors:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, cwd="/"
+        )
+
+
+def complaint(state: str, job: str) -> str:
+    """What a supervisor that died at its start said."""
+    try:
+        with open(JobFolder(state, job).file("supervisor.err"), errors="replace") as file:
+            text = file.read().strip()
+    except OSError:
+        text = ""
+    return text.splitlines()[-1][:300] if text else "the supervisor ended without a word"
+
+
+def _unit_argv(job: str) -> list[str]:
+    """systemd-run, one unit a job; KillMode=control-group takes everything of a job whose supervisor was killed."""
+    return [
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        "--unit=pool-job-{}".format(job),
+        "--slice=pool.slice",
+        "--property=Type=exec",
+        "--property=KillMode=control-group",
+        "--property=OOMPolicy=continue",
+        "--",
+    ]

@@ -1,0 +1,97 @@
+"""Processes of this host: telling one from its successor under the same pid, finding and killing a job's.
+
+A job's processes are its session, the descendants of it, and whatever carries the job's mark in its environment
+(a daemon that forked twice and made its own session still carries it). Nothing else is ever signalled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+#: Environment variable that marks every process of a job.
+MARK = "POOL_JOB_ID"
+
+
+def start_time(pid: int) -> str | None:
+    """When `pid` started, in clock ticks since boot; None when it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else fields[19]
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """`{"pid", "start"}`: names this very process, not a later one under the same number."""
+    return {"pid": pid, "start": start_time(pid)}
+
+
+def alive(who: dict[str, Any] | None) -> bool:
+    """True while the process that `identity` named still runs."""
+    return who is not None and who.get("start") is not None and start_time(int(who["pid"])) == who["start"]
+
+
+def of_job(job_id: str, session: int | None = None) -> list[int]:
+    """The pids of a job: its session, its mark, and their descendants; never this process."""
+    mark = "{}={}".format(MARK, job_id).encode()
+    parents, found = {}, set()
+    for pid in _pids():
+        fields = _stat(pid)
+        if fields is None or fields[0] in "ZX":
+            continue
+        parents[pid] = int(fields[1])
+        if (session and int(fields[3]) == session) or _marked(pid, mark):
+            found.add(pid)
+    grew = True
+    while grew:
+        children = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= children
+        grew = bool(children)
+    return sorted(found - {os.getpid()})
+
+
+def send(pids: list[int], number: int) -> None:
+    """Signal each pid; one that is gone is passed over."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def kill_job(job_id: str, session: int | None, soft_s: float, deadline_s: float = 30.0) -> bool:
+    """End what is left of a job: SIGTERM, after `soft_s` SIGKILL. True when nothing is left at the end."""
+    began = time.monotonic()
+    left = of_job(job_id, session)
+    if left and soft_s > 0:
+        send(left, signal.SIGTERM)
+    while left:
+        waited = time.monotonic() - began
+        if waited > deadline_s:
+            return False
+        if waited >= soft_s:
+            send(left, signal.SIGKILL)
+        time.sleep(0.02)
+        left = of_job(job_id, session)
+    return True
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from `state` on (index 0); the name before them may hold anything."""
+    try:
+        with open("/proc/{}/stat".format(pid), errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _marked(pid: int, mark: bytes) -> bool:
+    try:
+        with open("/proc/{}/environ".format(pid), "rb") as file:
+            return mark in file.read().split(b"\0")
+    except OSError:
+        return False

@@ -1,0 +1,319 @@
+"""What a server may ask of this host: one method a verb, each safe to repeat.
+
+`handle` finds the verb; every answer is `(head, body)`. RefusedError becomes an ERROR frame with a fixed `cause`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from typing import Any, Callable
+
+from pool.runner import durable, launch, probe, processes, spec
+from pool.runner.archive import Archives
+from pool.runner.frames import MAX_BODY
+from pool.runner.jobs import EXITED, PREPARED, RUNNING, JobFolder, all_jobs
+from pool.runner.ledger import HELD, Ledger, RefusedError
+from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN, VERSION
+from pool.runner.watch import FolderWatch
+
+_LOOK_EVERY_S = 2.0
+
+
+class Peer:
+    """Who speaks on one connection: the uid the kernel names, and the pool it said hello for."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.pool = ""
+        self.epoch = 0
+        self.ssh_ip: str | None = None
+
+
+class Service:
+    """The runner of one state folder."""
+
+    def __init__(self, state: str, announce: Callable[[str, dict[str, Any]], None]) -> None:
+        """`announce(pool, head)` sends an EVENT to every connection of that pool."""
+        self._state = state
+        self._announce = announce
+        self._boot = durable.boot_identity()
+        self._folders = threading.Condition()
+        self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
+        os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
+        self._archives = Archives(os.path.join(state, "code"))
+        unfinished = [folder for folder in all_jobs(state) if folder.exit is None]
+        self._ledger = Ledger(os.path.join(state, "ledger.json"), [folder.spec for folder in unfinished])
+        self._watch = FolderWatch(self._folder_changed)
+        for folder in unfinished:
+            self._watch.add(folder.job, folder.path)
+        threading.Thread(target=self._look_forever, name="look", daemon=True).start()
+
+    def handle(self, peer: Peer, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Do what `head["verb"]` says. All but hello need the pool, and refuse a server that has been replaced."""
+        verb = head.get("verb")
+        method = getattr(self, "verb_" + verb, None) if isinstance(verb, str) else None
+        if method is None:
+            raise RefusedError("bad_request", "unknown verb {!r}".format(verb))
+        if verb != "hello":
+            if not peer.pool:
+                raise RefusedError("bad_request", "say hello first")
+            self._ledger.check_epoch(peer.pool, peer.epoch)
+        answer = method(peer, head, body)
+        return answer if isinstance(answer, tuple) else (answer, b"")
+
+    # -- the host -----------------------------------------------------------------------------------------------
+
+    def verb_hello(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Settle protocol, pool and epoch."""
+        theirs = head["protocol"]
+        protocol = min(PROTOCOL_MAX, theirs[1])
+        if protocol < max(PROTOCOL_MIN, theirs[0]):
+            raise RefusedError(
+                "protocol", "runner {} speaks protocol {}..{}".format(VERSION, PROTOCOL_MIN, PROTOCOL_MAX)
+            )
+        self._ledger.check_epoch(str(head["pool"]), int(head["epoch"]))
+        peer.pool, peer.epoch = str(head["pool"]), int(head["epoch"])
+        return {"protocol": protocol, "version": VERSION, "boot": self._boot, "pid": os.getpid()}
+
+    def verb_facts(self, peer: Peer, _: dict[str, Any], __: bytes) -> dict[str, Any]:
+        """The host's facts, read now."""
+        return {**probe.facts(self._state), "ssh_ip": peer.ssh_ip}
+
+    # -- making a job ready -------------------------------------------------------------------------------------
+
+    def verb_reserve(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Reserve GPUs for a job; says whether its code is here and, if asked, names a free TCP port."""
+        folder = JobFolder(self._state, head["job"])
+        gpus = [str(uuid) for uuid in head["gpus"]]
+        known = [gpu["uuid"] for gpu in probe.nvidia_gpus()[0]] if gpus else []
+        self._ledger.reserve(folder.job, peer.pool, gpus, known, float(head["ttl_s"]))
+        code = head.get("code")
+        return {
+            "has_code": self._archives.has(code) if code else False,
+            "port": _free_port() if head.get("port") else None,
+        }
+
+    def verb_release(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Undo reserve and prepare of a job that has not started."""
+        folder = self._own(peer, head, must_exist=False)
+        if folder.started is not None:
+            raise RefusedError("started", "job {} has started; stop it instead".format(folder.job))
+        folder.remove()
+        self._ledger.release(folder.job)
+        return {}
+
+    def verb_code_write(self, _: Peer, head: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Keep one piece of an archive."""
+        self._archives.write(head["sha256"], int(head["offset"]), body)
+        return {}
+
+    def verb_code_finish(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
+        """The archive is complete: check and keep it."""
+        if not self._archives.has(head["sha256"]):
+            self._archives.finish(head["sha256"])
+        return {}
+
+    def verb_prepare(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Make the job's folder: code unpacked, script and environment written. Nothing of the job runs yet."""
+        folder = self._own(peer, head, must_exist=False)
+        if folder.exists:
+            return folder.status()
+        gpus = self._ledger.hold(folder.job, peer.pool)
+        asked = head["task"]
+        built = spec.build(folder, asked, gpus, peer.pool, peer.uid)
+        os.makedirs(folder.path, mode=0o711, exist_ok=True)
+        os.makedirs(folder.work, exist_ok=True)
+        os.chown(folder.work, peer.uid, built["gid"])
+        if asked.get("code"):
+            self._archives.unpack(asked["code"], folder.work, peer.uid, built["gid"])
+        if not os.path.isdir(built["cwd"]):
+            raise RefusedError(
+                "bad_request", "there is no folder {!r} in the uploaded folder".format(asked["working_dir"])
+            )
+        _write_text(folder.file("script"), asked["script"], peer.uid, built["gid"], 0o400)
+        _write_text(folder.file("hosts"), asked.get("hosts_file") or "", peer.uid, built["gid"], 0o444)
+        durable.write_json(folder.file("env.json"), spec.environment(folder, asked, gpus, peer.uid))
+        durable.write_json(folder.file("spec.json"), built)
+        self._watch.add(folder.job, folder.path)
+        return folder.status()
+
+    # -- running it ---------------------------------------------------------------------------------------------
+
+    def verb_start(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Start a prepared job; a job that has started before is left as it is."""
+        folder = self._own(peer, head)
+        if folder.started is None and folder.exit is None:
+            self._supervisors[folder.job] = launch.supervise(self._state, folder.job)
+            self._await_start(folder)
+        return folder.status()
+
+    def verb_stop(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Ask the job to end: SIGINT, after `grace_s` SIGKILL; `abort` kills at once."""
+        folder = self._own(peer, head)
+        if folder.exit is not None:
+            return folder.status()
+        asked = {"grace_s": float(head.get("grace_s", 30)), "abort": bool(head.get("abort"))}
+        durable.write_json(folder.file("stop"), asked)
+        if not self._signal_supervisor(folder):
+            self._end_unsupervised(folder)
+        return folder.status()
+
+    def verb_jobs(self, peer: Peer, _: dict[str, Any], __: bytes) -> dict[str, Any]:
+        """Every job of the asking pool on this host, and what the ledger says."""
+        mine = [folder.status() for folder in all_jobs(self._state) if folder.spec["pool"] == peer.pool]
+        return {"boot": self._boot, "jobs": mine, "ledger": self._ledger.snapshot()}
+
+    def verb_read_log(self, peer: Peer, head: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        """Up to `max` log bytes from `offset`; waits up to `wait_s` for the first. Past the end answers the size."""
+        folder = self._own(peer, head)
+        offset, limit = int(head["offset"]), min(int(head.get("max", MAX_BODY)), MAX_BODY)
+        deadline = time.monotonic() + min(float(head.get("wait_s", 0)), 30.0)
+        with self._folders:
+            while folder.log_bytes <= offset and folder.exit is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._folders.wait(left)
+        ended = folder.exit  # read before the bytes: an end seen here means that the log has its last byte
+        data = _read(folder.log, offset, limit)
+        size = folder.log_bytes
+        return {"offset": offset, "size": size, "eof": ended is not None and offset + len(data) >= size}, data
+
+    def verb_forget(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Delete a finished job's folder."""
+        folder = self._own(peer, head, must_exist=False)
+        if folder.exists and folder.exit is None:
+            raise RefusedError("running", "job {} has not ended".format(folder.job))
+        folder.remove()
+        self._ledger.release(folder.job)
+        return {}
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _own(self, peer: Peer, head: dict[str, Any], must_exist: bool = True) -> JobFolder:
+        """The job's folder, of the asking pool; another pool's job is refused."""
+        folder = JobFolder(self._state, head["job"])
+        if folder.exists:
+            if folder.spec["pool"] != peer.pool:
+                raise RefusedError("not_yours", "job {} belongs to another pool".format(folder.job))
+        elif must_exist:
+            raise RefusedError("no_such_job", "job {} is not on this host".format(folder.job))
+        return folder
+
+    def _await_start(self, folder: JobFolder) -> None:
+        """Until the supervisor has taken the job, or has died before it could."""
+        process = self._supervisors[folder.job]
+        deadline = time.monotonic() + 20.0
+        with self._folders:
+            while not (folder.started or {}).get("session") and folder.exit is None:
+                if process.poll() not in (None, 0) and folder.started is None:
+                    raise RefusedError("launch", launch.complaint(self._state, folder.job))
+                if time.monotonic() > deadline:
+                    raise RefusedError("launch", "the supervisor did not start within 20 s")
+                self._folders.wait(0.2)
+
+    def _signal_supervisor(self, folder: JobFolder) -> bool:
+        started = folder.started
+        if not started or not folder.supervised():
+            return False
+        processes.send([int(started["supervisor"]["pid"])], launch.STOP_SIGNAL)
+        return True
+
+    def _end_unsupervised(self, folder: JobFolder) -> None:
+        """Write the end of a job that no supervisor will: never started, supervisor lost, or host rebooted."""
+        started = folder.started
+        if started is None:
+            try:
+                durable.create_json(folder.file("started"), {"boot": self._boot, "supervisor": None, "at": None})
+            except FileExistsError:  # a supervisor was just ahead: it will read `stop`
+                self._signal_supervisor(folder)
+                return
+            self._write_end(folder, "stopped")
+        elif started.get("boot") != self._boot:
+            self._write_end(folder, "host_reboot")
+        elif (
+            not folder.supervised()
+            and folder.exit is None
+            and processes.kill_job(folder.job, started.get("session"), soft_s=0.0)
+        ):
+            self._write_end(folder, "supervisor_lost")
+
+    def _write_end(self, folder: JobFolder, reason: str) -> None:
+        if folder.exit is not None:
+            return
+        record = {"exit_code": None, "reason": reason, "at": time.time(), "log_bytes": folder.log_bytes}
+        durable.write_json(folder.file("exit.json"), record)
+
+    def _folder_changed(self, job: str, file: str) -> None:
+        """From the watch: wake who reads the log, and tell the pool of a start or an end."""
+        if file not in ("log", "started", "exit.json"):
+            return
+        with self._folders:
+            self._folders.notify_all()
+        if file == "log":
+            return
+        folder = JobFolder(self._state, job)
+        if not folder.exists:
+            return
+        if file == "exit.json":
+            self._settle(folder)
+        self._announce(folder.spec["pool"], {"event": "job", **folder.status()})
+
+    def _settle(self, folder: JobFolder) -> None:
+        """After the end: give the GPUs back once none of the job's processes is left."""
+        started = folder.started or {}
+        if started.get("boot") != self._boot or not processes.of_job(folder.job, started.get("session")):
+            self._ledger.release(folder.job)
+
+    def _look_forever(self) -> None:
+        """Every few seconds: reap supervisors, end what lost its supervisor, free what has ended."""
+        while True:
+            for process in list(self._supervisors.values()):
+                process.poll()
+            self._look()
+            time.sleep(_LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        for job, entry in self._ledger.snapshot().items():
+            if entry["state"] != HELD:
+                continue
+            folder = JobFolder(self._state, job)
+            state = folder.status()["state"] if folder.exists else None
+            if state == RUNNING and not folder.supervised():
+                self._end_unsupervised(folder)
+            elif state == EXITED:
+                self._settle(folder)
+                self._supervisors.pop(job, None)
+            elif state in (PREPARED, None) and entry.get("boot") not in ("", self._boot):
+                self._ledger.release(job)
+
+
+def _read(path: str, offset: int, limit: int) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(fd, limit, offset)
+    finally:
+        os.close(fd)
+
+
+def _write_text(path: str, text: str, uid: int, gid: int, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fchmod(fd, mode)
+        os.fchown(fd, uid, gid)
+
+
+def _free_port() -> int:
+    """A TCP port nothing here listens on now; the task binds it next."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
+        probe_socket.bind(("", 0))
+        return int(probe_socket.getsockname()[1])
