@@ -29,16 +29,21 @@ MODELS: Final = {
 DRIVER: Final = "550.127.08"
 
 
+def check(count: int, model: str) -> None:
+    """Refuse, as an InputError, cards that `write` cannot give."""
+    if model not in MODELS:
+        raise InputError(f"no such GPU model: {model}; there are {', '.join(MODELS)}")
+    if not 0 <= count <= 16:
+        raise InputError(f"a lab host has 0 to 16 GPUs, not {count}")
+
+
 def write(folder: str, count: int, model: str, *, fault: str | None = None) -> None:
     """Give the host in `folder` that many cards of that model; cards it already had keep their UUIDs.
 
     `fault` makes them sick: see `pool.lab.nvidia_smi`. With no card, the host has no `nvidia-smi` either, unless this
     machine has a real one: then a stand-in that finds no device hides it.
     """
-    if model not in MODELS:
-        raise InputError(f"no such GPU model: {model}", hint=f"one of {', '.join(MODELS)}")
-    if not 0 <= count <= 16:
-        raise InputError(f"a lab host has 0 to 16 GPUs, not {count}")
+    check(count, model)
     path = os.path.join(folder, "gpus.json")
     known = [str(gpu["uuid"]) for gpu in read(folder)["gpus"]]
     uuids = (known + [f"GPU-{uuid.uuid4()}" for _ in range(count)])[:count]

@@ -60,6 +60,7 @@ def up(hosts: int, *, root: str | None = None, gpus: int = 2, gpu_model: str = "
         raise InputError(f"a lab has 1 to {MAX_HOSTS} hosts, not {hosts}")
     if not sys.platform.startswith("linux"):
         raise PoolError("the loopback lab needs Linux, where every 127.x.y.z is this machine")
+    cards.check(gpus, gpu_model)
     root = _root(root)
     programs = openssh.require()
     _claim(root)
