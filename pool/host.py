@@ -151,7 +151,8 @@ def facts_from_json(data: dict[str, Any]) -> HostFacts:
         Address(ip=str(ip_address(a["ip"])), prefix=int(a["prefix"]), interface=str(a["interface"]))
         for a in data.get("addresses", [])
     )
-    plain = {k: data[k] for k in ("hostname", "os", "kernel", "arch", "docker", "driver", "gpu_problem") if k in data}
+    words = {k: str(data.get(k) or "") for k in ("hostname", "os", "kernel", "arch")}
+    maybe = {k: str(data[k]) if data.get(k) else None for k in ("docker", "driver", "gpu_problem")}
     return HostFacts(
         cpus=int(data["cpus"]),
         memory_mib=int(data["memory_mib"]),
@@ -160,5 +161,6 @@ def facts_from_json(data: dict[str, Any]) -> HostFacts:
         gpus=gpus,
         addresses=addresses,
         ssh_ip=str(ip_address(data["ssh_ip"])) if data.get("ssh_ip") else None,
-        **{k: None if v is None else str(v) for k, v in plain.items()},
+        **words,
+        **maybe,
     )
