@@ -9,11 +9,11 @@ of GPU memory does, as it tells one card from another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from pool.host import Host, HostView
+from pool.host import Gpu, Host, HostView
 from pool.offer import Miss, Offer, Range, Refusal, Request
-from pool.scheduler.gpus import Cards
+from pool.scheduler.gpus import Cards, capability_of, kind
 from pool.scheduler.words import bounds, capability, distinct, number, size
 from pool.states import HostStatus
 
@@ -69,9 +69,11 @@ def answer(ask: Ask, view: HostView) -> Offer | Refusal:
     if ask.gang and host.ip is None:
         lasting.append(Miss("address", f"one in {host.network or 'any network'} that its peers reach", "none"))
     _check_machine(ask, view, lasting, passing)
-    gpus = ask.cards.choose(view.free_gpus) if ask.cards and not ask.cards.forbidden else ()
-    if ask.cards and (gpus is None or ask.cards.forbidden):
-        _check_gpus(ask.cards, view, lasting, passing)
+    gpus: tuple[Gpu, ...] | None = ()
+    if ask.cards is not None and not (ask.cards.forbidden and not host.gpus):
+        gpus = None if ask.cards.forbidden else ask.cards.choose(view.free_gpus)
+        if gpus is None:
+            _check_gpus(ask.cards, view, lasting, passing)
     if lasting or passing:
         return Refusal(host, tuple(lasting + passing), busy=not lasting)
     return Offer(host, gpus or (), _cpus(ask, view), _memory(ask, view))
@@ -80,12 +82,12 @@ def answer(ask: Ask, view: HostView) -> Offer | Refusal:
 def take(view: HostView, offer: Offer) -> HostView:
     """The host after a rank took `offer`."""
     given = {gpu.uuid for gpu in offer.gpus}
-    return replace(
-        view,
-        free_gpus=tuple(gpu for gpu in view.free_gpus if gpu.uuid not in given),
-        free_cpus=view.free_cpus - offer.cpus,
-        free_memory_mib=view.free_memory_mib - offer.memory_mib,
-        jobs=view.jobs + 1,
+    return HostView(
+        view.host,
+        tuple(gpu for gpu in view.free_gpus if gpu.uuid not in given) if given else view.free_gpus,
+        view.free_cpus - offer.cpus,
+        view.free_memory_mib - offer.memory_mib,
+        view.jobs + 1,
     )
 
 
@@ -168,40 +170,54 @@ def _check_machine(ask: Ask, view: HostView, lasting: list[Miss], passing: list[
 
 
 def _check_gpus(cards: Cards, view: HostView, lasting: list[Miss], passing: list[Miss]) -> None:
-    """Why the free GPUs do not suffice: first what no card of the host has, then how many there are."""
-    asked, gpus, facts = cards.asked, view.host.gpus, view.host.facts
-    if cards.forbidden:
-        if gpus:
-            lasting.append(Miss("gpus", "0", str(len(gpus))))
-        return
+    """Why the free GPUs do not suffice; the lasting misses are worked out once for hosts with the same cards."""
+    gpus, facts = view.host.gpus, view.host.facts
     if not gpus:
         problem = f" ({facts.gpu_problem})" if facts and facts.gpu_problem else ""
-        lasting.append(Miss("gpus", bounds(asked.count), f"none{problem}"))
+        lasting.append(Miss("gpus", bounds(cards.asked.count), f"none{problem}"))
         return
-    if cards.choose(gpus) is not None:
-        free = f"{len(cards.fitting(view.free_gpus))} of {len(cards.fitting(gpus))} free"
-        passing.append(Miss("gpus free", bounds(asked.count), free))
-        return
-    before = len(lasting)
-    if not any(cards.is_vendor(gpu) for gpu in gpus):
-        lasting.append(Miss("gpu vendor", asked.vendor or "", distinct(gpu.vendor for gpu in gpus)))
-    named = [gpu for gpu in gpus if cards.is_named(gpu)]
+    kinds = tuple(map(kind, gpus))
+    known = cards.misses.get(kinds)
+    if known is None:
+        whole = () if cards.forbidden else cards.choose(gpus)
+        known = cards.misses[kinds] = () if whole else tuple(_lasting_gpus(cards, gpus))
+    lasting.extend(known)
+    if not known:
+        free, fitting = len(cards.fitting(view.free_gpus)), len(cards.fitting(gpus))
+        passing.append(Miss("gpus free", str(len(cards.choose(gpus) or ())), f"{free} of {fitting} free"))
+
+
+def _lasting_gpus(cards: Cards, gpus: tuple[Gpu, ...]) -> list[Miss]:
+    """What a host misses whose GPUs do not suffice even when all are free: what no card has, then how many."""
+    asked = cards.asked
+    if cards.forbidden:
+        return [Miss("gpus", "0", str(len(gpus)))]
+    found: list[Miss] = []
+    if not any(map(cards.is_vendor, gpus)):
+        found.append(Miss("gpu vendor", asked.vendor or "any", distinct(gpu.vendor for gpu in gpus)))
+    named = tuple(filter(cards.is_named, gpus))
     if not named:
-        lasting.append(Miss("gpu name", distinct(asked.names), distinct(gpu.name for gpu in gpus)))
+        found.append(Miss("gpu name", distinct(asked.names), distinct(gpu.name for gpu in gpus)))
     shown = named or gpus
-    if asked.memory_mib and not any(cards.is_sized(gpu) for gpu in shown):
+    if asked.memory_mib and not any(map(cards.is_sized, shown)):
         has = distinct(size(cards.size_mib(gpu)) for gpu in shown)
-        lasting.append(Miss("gpu memory", bounds(asked.memory_mib, size), has))
-    if not any(cards.is_capable(gpu) for gpu in shown):
-        has = distinct(capability(gpu.compute_capability) for gpu in shown)
-        lasting.append(Miss("compute capability", f"≥ {capability(asked.compute_capability)}", has))
+        found.append(Miss("gpu memory", bounds(asked.memory_mib, size), has))
+    if not any(map(cards.is_capable, shown)):
+        has = distinct(capability(capability_of(gpu)) for gpu in shown)
+        found.append(Miss("compute capability", f"≥ {capability(asked.compute_capability)}", has))
     fitting = cards.fitting(gpus)
-    counted = fitting or gpus
-    if len(counted) < cards.least:
-        few = f"{len(fitting)} of {len(gpus)} that fit" if fitting and len(fitting) < len(gpus) else str(len(counted))
-        lasting.append(Miss("gpus", bounds(asked.count), few))
+    if len(gpus) < cards.least:
+        found.append(Miss("gpus", bounds(asked.count), str(len(gpus))))
+    elif fitting and len(fitting) < cards.least:
+        found.append(Miss("gpus", bounds(asked.count), f"{len(fitting)} of {len(gpus)} that fit"))
     elif fitting and asked.total_memory_mib:
-        most = sorted((cards.size_mib(gpu) for gpu in fitting), reverse=True)[: int(min(cards.most, len(fitting)))]
-        lasting.append(Miss("gpu total memory", bounds(asked.total_memory_mib, size), size(sum(most))))
-    if len(lasting) == before:
-        lasting.append(Miss("gpu", "one card with all that is asked", "each only on another card"))
+        has = _nearest(asked.total_memory_mib, cards.totals(gpus))
+        found.append(Miss("gpu total memory", bounds(asked.total_memory_mib, size), has))
+    return found or [Miss("gpu", f"one card with {cards.asked_of_card()}", cards.described(gpus))]
+
+
+def _nearest(asked: Range, totals: list[float]) -> str:
+    """The totals nearest to the asked range, in words."""
+    below = [size(total) for total in totals if asked.min is not None and total < asked.min]
+    above = [size(total) for total in totals if asked.max is not None and total > asked.max]
+    return " or ".join(below[-1:] + above[:1]) or "none"

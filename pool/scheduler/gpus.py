@@ -9,35 +9,46 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from pool.cards import card_of, marketing_gb, match
 from pool.host import Gpu
-from pool.offer import GpuRequest
+from pool.offer import GpuRequest, Miss
+from pool.scheduler.words import bounds, capability, distinct, size
+
+#: All that tells one card from another: its name, memory, vendor and compute capability.
+Kind = tuple[str, int, str, tuple[int, int] | None]
 
 
-def match(asked: str, reported: str) -> bool:
-    """Whether a card that reports this name is what a person calls `asked`."""
-    return asked.lower() in reported.lower().replace(" ", "")
+def kind(gpu: Gpu) -> Kind:
+    """What the card is, apart from which one."""
+    return (gpu.name, gpu.memory_mib, gpu.vendor, gpu.compute_capability)
 
 
-def marketing_gb(_reported: str, memory_mib: int) -> float:
-    """The size a card is sold with."""
-    return float(math.ceil(memory_mib / 1024))
+def capability_of(gpu: Gpu) -> tuple[int, int] | None:
+    """The compute capability the card reports, else the one its model is known for (old drivers report none)."""
+    known = card_of(gpu.name)
+    return gpu.compute_capability or (known.compute_capability if known else None)
+
+
+def spoken(gpu: Gpu) -> str:
+    """What people call the card."""
+    known = card_of(gpu.name)
+    return known.name if known else gpu.name
 
 
 class Cards:
-    """A GPU request, worked out once for many hosts: each card model is judged a single time."""
+    """A GPU request, worked out once for many hosts: each kind of card is judged a single time."""
 
     def __init__(self, asked: GpuRequest) -> None:
         self.asked = asked
         low = asked.count.min
         self.least = 1 if low is None else math.ceil(low)
         self.most = math.inf if asked.count.max is None else asked.count.max
+        #: `gpu: 0`: only hosts without GPUs.
+        self.forbidden = self.most == 0
+        #: Why hosts with these kinds of cards can never do, once worked out; `feasible` keeps it.
+        self.misses: dict[tuple[Kind, ...], tuple[Miss, ...]] = {}
         self._sizes: dict[tuple[str, int], float] = {}
-        self._fits: dict[tuple[str, int, str, tuple[int, int] | None], bool] = {}
-
-    @property
-    def forbidden(self) -> bool:
-        """`gpu: 0`: only hosts without GPUs."""
-        return self.most == 0
+        self._fits: dict[Kind, bool] = {}
 
     def size_mib(self, gpu: Gpu) -> float:
         """The size the card is sold with, in MiB."""
@@ -60,8 +71,8 @@ class Cards:
 
     def is_capable(self, gpu: Gpu) -> bool:
         """Whether the card's compute capability is at least the asked one; an unknown one is not."""
-        wanted, has = self.asked.compute_capability, gpu.compute_capability
-        return wanted is None or (has is not None and tuple(has) >= tuple(wanted))
+        wanted, has = self.asked.compute_capability, capability_of(gpu)
+        return wanted is None or (has is not None and has >= wanted)
 
     def fits(self, gpu: Gpu) -> bool:
         """Whether this one card meets everything asked of a single card."""
@@ -74,15 +85,21 @@ class Cards:
 
     def fitting(self, gpus: Iterable[Gpu]) -> list[Gpu]:
         """Those of `gpus` that fit, by index."""
-        found = [gpu for gpu in gpus if self.fits(gpu)]
+        fits = self._fits
+        for gpu in gpus:
+            if (gpu.name, gpu.memory_mib, gpu.vendor, gpu.compute_capability) not in fits:
+                self.fits(gpu)
+        found = [g for g in gpus if fits[g.name, g.memory_mib, g.vendor, g.compute_capability]]
         found.sort(key=_position)
         return found
 
-    def choose(self, gpus: Iterable[Gpu]) -> tuple[Gpu, ...] | None:
+    def choose(self, gpus: Sequence[Gpu]) -> tuple[Gpu, ...] | None:
         """The GPUs one rank gets out of `gpus`, by index; None when they do not suffice."""
         total = self.asked.total_memory_mib
         if self.least == 0 and (total is None or 0 in total):
             return ()
+        if len(gpus) < self.least:
+            return None
         found = self.fitting(gpus)
         if not found or len(found) < self.least or self.least > self.most:
             return None
@@ -95,11 +112,11 @@ class Cards:
         smallest = [gpu for cards in models for gpu in cards][: self.least]
         return tuple(sorted(smallest, key=_position))
 
-    def _models(self, found: Sequence[Gpu]) -> list[list[Gpu]]:
+    def _models(self, found: Sequence[Gpu]) -> Sequence[Sequence[Gpu]]:
         """The cards by model, the smallest model first."""
         first = found[0]
         if all(gpu.name == first.name and gpu.memory_mib == first.memory_mib for gpu in found):
-            return [list(found)]
+            return [found]
         models: dict[tuple[float, str, int], list[Gpu]] = {}
         for gpu in found:
             models.setdefault((self.size_mib(gpu), gpu.name, gpu.memory_mib), []).append(gpu)
@@ -119,15 +136,35 @@ class Cards:
                 return mixed[number, sums[0]]
         return None
 
+    def totals(self, gpus: Sequence[Gpu]) -> list[float]:
+        """Every total size that an allowed number of the fitting cards reaches, in MiB, ascending."""
+        found = self.fitting(gpus)
+        return sorted({s for n, s in _sums(found, self.size_mib) if max(self.least, 1) <= n <= self.most})
+
+    def asked_of_card(self) -> str:
+        """What is asked of a single card, in words."""
+        asked = self.asked
+        words = [asked.vendor or "", " or ".join(asked.names)]
+        words.append(bounds(asked.memory_mib, size) if asked.memory_mib else "")
+        words.append(f"compute capability ≥ {capability(asked.compute_capability)}" if asked.compute_capability else "")
+        return ", ".join(word for word in words if word)
+
+    def described(self, gpus: Iterable[Gpu]) -> str:
+        """The cards in words, each kind once."""
+        return distinct(
+            f"{gpu.name} ({size(self.size_mib(gpu))}, compute capability {capability(capability_of(gpu))})"
+            for gpu in gpus
+        )
+
 
 def _position(gpu: Gpu) -> tuple[int, str]:
     return (gpu.index, gpu.uuid)
 
 
-def _sums(gpus: Sequence[Gpu], size: Callable[[Gpu], float]) -> dict[tuple[int, float], tuple[Gpu, ...]]:
+def _sums(gpus: Sequence[Gpu], size_of: Callable[[Gpu], float]) -> dict[tuple[int, float], tuple[Gpu, ...]]:
     """For each number of cards and each total they can reach, the first cards that reach it."""
     reached: dict[tuple[int, float], tuple[Gpu, ...]] = {(0, 0.0): ()}
     for gpu in gpus:
         for (number, total), cards in list(reached.items()):
-            reached.setdefault((number + 1, total + size(gpu)), (*cards, gpu))
+            reached.setdefault((number + 1, total + size_of(gpu)), (*cards, gpu))
     return reached

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from pool.host import HostView
 from pool.offer import Offer
+from pool.scheduler.feasible import Ask
 
 Key = tuple[float, float, float, str, str]
 
 
-def key(offer: Offer, view: HostView) -> Key:
+def key(ask: Ask, offer: Offer, view: HostView) -> Key:
     """The place of an offer among others for the same request; `view` is the host before the offer is taken."""
     host = offer.host
-    if offer.gpus:
-        largest = max(gpu.memory_mib for gpu in offer.gpus)
+    if offer.gpus and ask.cards:
+        largest = max(map(ask.cards.size_mib, offer.gpus))
         return (len(view.free_gpus) - len(offer.gpus), largest, view.jobs, host.name, host.id)
     cpus = host.facts.cpus if host.facts else 0
     load = 1 - view.free_cpus / cpus if cpus else 1.0

@@ -1,51 +1,111 @@
-"""What this decides: the sentence that says why a run has no hosts, and the smallest change that would give it some."""
+"""What this decides: the sentence that says why a run has no hosts, and the smallest change that would give it some.
+
+Each host that does not fit is asked what it would need (`moves`); the fewest and smallest moves are the answer. For a
+gang the changed request must have room for every rank.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pool.host import HostView
 from pool.offer import Refusal, Request
+from pool.scheduler.feasible import Ask
+from pool.scheduler.moves import moves
 from pool.scheduler.words import count
 
 #: How many ranks a changed request could seat among these hosts.
 Room = Callable[[Request, Sequence[HostView]], int]
 
+#: What would make it fit: how large a change, in words, and the request after it.
+Change = tuple[float, str, Request]
 
-def reason(nodes: int, seated: int, refusals: Sequence[Refusal], waits: bool) -> str:
+#: Changes of a gang that are tried against all hosts before giving up.
+MOST_TRIED = 8
+
+
+def reason(nodes: int, seated: int, hosts: int, refusals: Sequence[Refusal], waits: bool) -> str:
     """One sentence: why not all ranks can have a host now."""
-    if not refusals and not seated:
+    if not hosts:
         return "The pool has no hosts."
-    ranks = f"only {seated} of {nodes} ranks have a host" if nodes > 1 and seated else "no host fits"
-    if waits:
-        return f"{ranks.capitalize()} now: others run there."
+    busy = sum(refusal.busy for refusal in refusals)
+    if seated:
+        start = f"Only {seated} of {nodes} ranks can have a host of one network"
+        if waits:
+            return f"{start} now" + (
+                f": {count(busy, 'host')} that could take more {_are(busy)} busy." if busy else "."
+            )
+    elif waits:
+        return f"No host is free now: {count(busy, 'host')} that could take it {_are(busy)} busy."
+    else:
+        start = "No host fits"
+    if not refusals:
+        return f"{start}."
+    if len(refusals) == 1:
+        return f"{start}: {refusals[0].host.name} misses " + "; ".join(map(str, refusals[0].misses)) + "."
     tally: dict[str, int] = {}
     for refusal in refusals:
-        for miss in refusal.misses:
-            tally[miss.requirement] = tally.get(miss.requirement, 0) + 1
-    named = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
-    if len(refusals) == 1:
-        why = f"{refusals[0].host.name} misses " + "; ".join(str(miss) for miss in refusals[0].misses)
-    else:
-        why = ", ".join(f"{requirement} ({count(hosts, 'host')})" for requirement, hosts in named)
-    return f"{ranks.capitalize()}: {why}." if why else f"{ranks.capitalize()}."
+        for requirement in dict.fromkeys(miss.requirement for miss in refusal.misses):
+            tally[requirement] = tally.get(requirement, 0) + 1
+    most = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
+    return f"{start}: " + ", ".join(f"{name} is missed by {count(n, 'host')}" for name, n in most) + "."
 
 
 def suggestion(
-    request: Request,  # noqa: ARG001
+    ask: Ask,
     nodes: int,
     seated: int,
     views: Sequence[HostView],
     refusals: Sequence[Refusal],
     waits: bool,
-    room: Room,  # noqa: ARG001
+    room: Room,
 ) -> str | None:
-    """The smallest change that would give every rank a host; None where no one change would."""
+    """The smallest change that would give every rank a host, in words; None where none is known."""
     if not views:
-        return "pool add-ssh user@host -i KEY"
-    if waits:
-        busy = [refusal.host.name for refusal in refusals if refusal.busy]
-        return "wait: " + ", ".join(busy[:3]) + (" is" if len(busy) == 1 else " are") + " busy" if busy else "wait"
+        return "add a host: pool add-ssh user@host -i KEY"
+    changes = _changes(ask, views, refusals)
     if 0 < seated < nodes:
-        return f"nodes: {seated} instead of {nodes}"
-    return None
+        changes.append(((nodes - seated) / nodes, f"nodes: {seated} instead of {nodes}", ask.request))
+    changes.sort(key=lambda change: change[:2])
+    if nodes > 1:
+        changes = [c for c in changes[:MOST_TRIED] if c[2] is ask.request or room(c[2], views) >= nodes]
+    words = [change[1] for change in changes[:1]]
+    if waits:
+        words = [_wait(ask, views, refusals), *(f"{word} to start now" for word in words)]
+    return ", or ".join(words) or None
+
+
+def _are(number_of: int) -> str:
+    return "is" if number_of == 1 else "are"
+
+
+def _wait(ask: Ask, views: Iterable[HostView], refusals: Iterable[Refusal]) -> str:
+    """Which hosts to wait for: the least busy first."""
+    busy = {refusal.host.id for refusal in refusals if refusal.busy}
+    awaited = sorted(
+        (view for view in views if view.host.id in busy),
+        key=lambda view: (len(view.host.gpus) - len(view.free_gpus) if ask.cards else 0, view.jobs, view.host.name),
+    )
+    words = []
+    for view in awaited[:3]:
+        gpus = len(view.host.gpus) - len(view.free_gpus)
+        what = f"has {count(gpus, 'GPU')} busy" if ask.cards and gpus else "is busy"
+        words.append(f"{view.host.name} {what}" + (f" with {count(view.jobs, 'job')}" if view.jobs else ""))
+    more = len(awaited) - len(words)
+    if more:
+        words.append(f"{count(more, 'more host')} {_are(more)} busy")
+    return "wait: " + ", ".join(words) if words else "wait for running jobs to end"
+
+
+def _changes(ask: Ask, views: Iterable[HostView], refusals: Sequence[Refusal]) -> list[Change]:
+    """For each way in which hosts do not fit, what one of these hosts would need; those of fewest moves only."""
+    by_id = {view.host.id: view for view in views}
+    hosts = [by_id[refusal.host.id] for refusal in refusals]
+    kinds = {(r.misses, len(view.free_gpus)): view for r, view in zip(reversed(refusals), reversed(hosts), strict=True)}
+    found = [changes for view in kinds.values() if (changes := moves(ask, view))]
+    fewest = min(map(len, found), default=0)
+    return [
+        (sum(move.size for move in steps), " and ".join(move.words for move in steps), steps[-1].request)
+        for steps in found
+        if len(steps) == fewest
+    ]
