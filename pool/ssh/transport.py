@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -90,15 +91,22 @@ def dropped_early(exc: BaseException) -> bool:
     return isinstance(exc, ConnectionResetError)
 
 
-def translate(exc: BaseException, name: str, where: str = "") -> HostError:
-    """The error of ours that says what a foreign exception of paramiko or of a socket means for the host `name`."""
+def translate(
+    exc: BaseException, name: str, where: str = "", *, login: str = "USER@HOST", port: int = 22, key: str | None = None
+) -> HostError:
+    """The error of ours that says what a foreign exception of paramiko or of a socket means for the host `name`.
+
+    `login`, `port` and `key` are what the hint to a refused login repeats.
+    """
     at = f" ({where})" if where and where != name else ""
     if isinstance(exc, HostError):
         return exc
     if isinstance(exc, BadHostKeyException):
         return HostKeyError(f"{name}: the host key is not the pinned one", hint=rekey_hint(name), host=name)
-    if isinstance(exc, AuthenticationException):
-        return _authentication(exc, name)
+    if isinstance(exc, AuthenticationException) and not re.search("timeout|EOF", str(exc)):
+        return _authentication(exc, name, login, port, key)
+    if "No authentication methods available" in str(exc):
+        return AuthenticationError(f"{name}: there is no key to log in with", hint="-i KEY, or: ssh-add KEY", host=name)
     if isinstance(exc, IncompatiblePeer):
         return UnreachableError(f"{name}{at}: no common SSH algorithm: {exc}", hint=f"ssh -v {name}", host=name)
     if isinstance(exc, ChannelException):
@@ -114,18 +122,19 @@ def rekey_hint(name: str) -> str:
     return f"ask its owner whether the key changed; then: pool rm {name}, and add it again with --fingerprint"
 
 
-def _authentication(exc: AuthenticationException, name: str) -> AuthenticationError:
+def _authentication(
+    exc: AuthenticationException, name: str, login: str, port: int, key: str | None
+) -> AuthenticationError:
     if isinstance(exc, PasswordRequiredException):
-        return AuthenticationError(f"{name}: the key is encrypted and no agent holds it", hint="ssh-add KEY", host=name)
-    if isinstance(exc, BadAuthenticationType):
+        message = f"{name}: the key is encrypted and no agent holds it"
+        return AuthenticationError(message, hint=f"ssh-add {key or 'KEY'}", host=name)
+    if isinstance(exc, BadAuthenticationType) and "publickey" not in exc.allowed_types:
         allowed = ", ".join(map(str, exc.allowed_types)) or "nothing"
-        message = f"{name}: the host does not take keys from this user (it allows {allowed})"
+        message = f"{name}: the host does not take keys from {login} (it allows {allowed})"
         return AuthenticationError(message, hint="look at PubkeyAuthentication in its sshd_config", host=name)
-    return AuthenticationError(
-        f"{name}: the host refused the key",
-        hint="ssh-copy-id -i KEY.pub USER@HOST, or another -i KEY or -l USER",
-        host=name,
-    )
+    message = f"{name}: {login} is refused with {f'the key {key}' if key else 'every key there is'}"
+    option = "" if port == 22 else f"-p {port} "
+    return AuthenticationError(message, hint=f"ssh-copy-id -i {key or 'KEY'}.pub {option}{login}", host=name)
 
 
 def _reason(exc: BaseException) -> tuple[str, str | None]:
@@ -136,6 +145,8 @@ def _reason(exc: BaseException) -> tuple[str, str | None]:
         if isinstance(cause, TimeoutError):
             return "it answers, but not as an SSH server", "is it frozen, or is this another service's port? -p PORT"
         return "it closes the connection at once", "try again in a minute: sshd limits new connections"
+    if isinstance(exc, AuthenticationException):
+        return "the host hung up during the login", "are there too many keys in the agent? -i KEY"
     if isinstance(exc, TimeoutError):
         return "no answer", "is it up, and does a firewall let SSH through?"
     if isinstance(exc, OSError):
