@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pool.host import Gpu, Host, HostView
 from pool.offer import Miss, Offer, Range, Refusal, Request
-from pool.scheduler.gpus import Cards, capability_of, kind
-from pool.scheduler.words import bounds, capability, distinct, number, size
+from pool.scheduler.gpus import Cards
+from pool.scheduler.words import bounds, distinct, number, size
 from pool.states import HostStatus
 
 #: What a rank gets when it did not ask, as far as it is free.
@@ -170,54 +170,14 @@ def _check_machine(ask: Ask, view: HostView, lasting: list[Miss], passing: list[
 
 
 def _check_gpus(cards: Cards, view: HostView, lasting: list[Miss], passing: list[Miss]) -> None:
-    """Why the free GPUs do not suffice; the lasting misses are worked out once for hosts with the same cards."""
+    """Why the free GPUs do not suffice."""
     gpus, facts = view.host.gpus, view.host.facts
     if not gpus:
         problem = f" ({facts.gpu_problem})" if facts and facts.gpu_problem else ""
         lasting.append(Miss("gpus", bounds(cards.asked.count), f"none{problem}"))
         return
-    kinds = tuple(map(kind, gpus))
-    known = cards.misses.get(kinds)
-    if known is None:
-        whole = () if cards.forbidden else cards.choose(gpus)
-        known = cards.misses[kinds] = () if whole else tuple(_lasting_gpus(cards, gpus))
-    lasting.extend(known)
-    if not known:
-        free, fitting = len(cards.fitting(view.free_gpus)), len(cards.fitting(gpus))
-        passing.append(Miss("gpus free", str(len(cards.choose(gpus) or ())), f"{free} of {fitting} free"))
-
-
-def _lasting_gpus(cards: Cards, gpus: tuple[Gpu, ...]) -> list[Miss]:
-    """What a host misses whose GPUs do not suffice even when all are free: what no card has, then how many."""
-    asked = cards.asked
-    if cards.forbidden:
-        return [Miss("gpus", "0", str(len(gpus)))]
-    found: list[Miss] = []
-    if not any(map(cards.is_vendor, gpus)):
-        found.append(Miss("gpu vendor", asked.vendor or "any", distinct(gpu.vendor for gpu in gpus)))
-    named = tuple(filter(cards.is_named, gpus))
-    if not named:
-        found.append(Miss("gpu name", distinct(asked.names), distinct(gpu.name for gpu in gpus)))
-    shown = named or gpus
-    if asked.memory_mib and not any(map(cards.is_sized, shown)):
-        has = distinct(size(cards.size_mib(gpu)) for gpu in shown)
-        found.append(Miss("gpu memory", bounds(asked.memory_mib, size), has))
-    if not any(map(cards.is_capable, shown)):
-        has = distinct(capability(capability_of(gpu)) for gpu in shown)
-        found.append(Miss("compute capability", f"≥ {capability(asked.compute_capability)}", has))
-    fitting = cards.fitting(gpus)
-    if len(gpus) < cards.least:
-        found.append(Miss("gpus", bounds(asked.count), str(len(gpus))))
-    elif fitting and len(fitting) < cards.least:
-        found.append(Miss("gpus", bounds(asked.count), f"{len(fitting)} of {len(gpus)} that fit"))
-    elif fitting and asked.total_memory_mib:
-        has = _nearest(asked.total_memory_mib, cards.totals(gpus))
-        found.append(Miss("gpu total memory", bounds(asked.total_memory_mib, size), has))
-    return found or [Miss("gpu", f"one card with {cards.asked_of_card()}", cards.described(gpus))]
-
-
-def _nearest(asked: Range, totals: list[float]) -> str:
-    """The totals nearest to the asked range, in words."""
-    below = [size(total) for total in totals if asked.min is not None and total < asked.min]
-    above = [size(total) for total in totals if asked.max is not None and total > asked.max]
-    return " or ".join(below[-1:] + above[:1]) or "none"
+    whole = cards.whole(gpus)
+    lasting.extend(whole.misses)
+    if not whole.misses:
+        free = len(cards.fitting(view.free_gpus))
+        passing.append(Miss("gpus free", str(whole.given), f"{free} of {whole.fitting} free"))

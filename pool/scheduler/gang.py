@@ -11,6 +11,7 @@ Ranks follow the hosts' addresses, numerically, then their names.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from pool.host import Host, HostView
@@ -122,10 +123,16 @@ def _key(candidate: Candidate) -> Key:
     return candidate[0]
 
 
+@lru_cache(maxsize=1024)
+def _spelled(network: str) -> str:
+    """`10.0.0.7/24` and `10.0.0.0/24` are one network."""
+    return str(ip_network(network, strict=False))
+
+
 def _network(host: Host) -> tuple[str, str]:
     """What the hosts of one gang have in common."""
     if host.network is not None:
-        return ("network", str(ip_network(host.network, strict=False)))
+        return ("network", _spelled(host.network))
     loopback = host.ip is not None and ip_address(host.ip).is_loopback
     return ("loopback" if loopback else "region", host.region)
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from pool.cards import card_of, marketing_gb, match
 from pool.host import Gpu
-from pool.offer import GpuRequest, Miss
+from pool.offer import GpuRequest, Miss, Range
 from pool.scheduler.words import bounds, capability, distinct, size
 
 #: All that tells one card from another: its name, memory, vendor and compute capability.
 Kind = tuple[str, int, str, tuple[int, int] | None]
 
-
-def kind(gpu: Gpu) -> Kind:
-    """What the card is, apart from which one."""
-    return (gpu.name, gpu.memory_mib, gpu.vendor, gpu.compute_capability)
+_kind: Callable[[Gpu], Kind] = attrgetter("name", "memory_mib", "vendor", "compute_capability")
+_position: Callable[[Gpu], tuple[int, str]] = attrgetter("index", "uuid")
 
 
 def capability_of(gpu: Gpu) -> tuple[int, int] | None:
@@ -35,6 +35,15 @@ def spoken(gpu: Gpu) -> str:
     return known.name if known else gpu.name
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What hosts with the same cards could give with all of them free."""
+
+    given: int  #: how many a rank would get
+    fitting: int  #: how many meet what is asked of a single card
+    misses: tuple[Miss, ...]  #: why they do not suffice
+
+
 class Cards:
     """A GPU request, worked out once for many hosts: each kind of card is judged a single time."""
 
@@ -45,8 +54,7 @@ class Cards:
         self.most = math.inf if asked.count.max is None else asked.count.max
         #: `gpu: 0`: only hosts without GPUs.
         self.forbidden = self.most == 0
-        #: Why hosts with these kinds of cards can never do, once worked out; `feasible` keeps it.
-        self.misses: dict[tuple[Kind, ...], tuple[Miss, ...]] = {}
+        self._whole: dict[tuple[Kind, ...], Whole] = {}
         self._sizes: dict[tuple[str, int], float] = {}
         self._fits: dict[Kind, bool] = {}
 
@@ -112,6 +120,16 @@ class Cards:
         smallest = [gpu for cards in models for gpu in cards][: self.least]
         return tuple(sorted(smallest, key=_position))
 
+    def whole(self, gpus: Sequence[Gpu]) -> Whole:
+        """What a host with these cards could give if all were free; worked out once for hosts with the same cards."""
+        kinds = tuple(map(_kind, gpus))
+        known = self._whole.get(kinds)
+        if known is None:
+            chosen = None if self.forbidden and gpus else self.choose(gpus)
+            misses = _lacks(self, gpus) if chosen is None else ()
+            known = self._whole[kinds] = Whole(len(chosen or ()), len(self.fitting(gpus)), tuple(misses))
+        return known
+
     def _models(self, found: Sequence[Gpu]) -> Sequence[Sequence[Gpu]]:
         """The cards by model, the smallest model first."""
         first = found[0]
@@ -157,10 +175,6 @@ class Cards:
         )
 
 
-def _position(gpu: Gpu) -> tuple[int, str]:
-    return (gpu.index, gpu.uuid)
-
-
 def _sums(gpus: Sequence[Gpu], size_of: Callable[[Gpu], float]) -> dict[tuple[int, float], tuple[Gpu, ...]]:
     """For each number of cards and each total they can reach, the first cards that reach it."""
     reached: dict[tuple[int, float], tuple[Gpu, ...]] = {(0, 0.0): ()}
@@ -168,3 +182,39 @@ def _sums(gpus: Sequence[Gpu], size_of: Callable[[Gpu], float]) -> dict[tuple[in
         for (number, total), cards in list(reached.items()):
             reached.setdefault((number + 1, total + size_of(gpu)), (*cards, gpu))
     return reached
+
+
+def _lacks(cards: Cards, gpus: Sequence[Gpu]) -> list[Miss]:
+    """What a host misses whose GPUs do not suffice even when all are free: what no card has, then how many."""
+    asked = cards.asked
+    if cards.forbidden:
+        return [Miss("gpus", "0", str(len(gpus)))]
+    found: list[Miss] = []
+    if not any(map(cards.is_vendor, gpus)):
+        found.append(Miss("gpu vendor", asked.vendor or "any", distinct(gpu.vendor for gpu in gpus)))
+    named = tuple(filter(cards.is_named, gpus))
+    if not named:
+        found.append(Miss("gpu name", distinct(asked.names), distinct(gpu.name for gpu in gpus)))
+    shown = named or gpus
+    if asked.memory_mib and not any(map(cards.is_sized, shown)):
+        has = distinct(size(cards.size_mib(gpu)) for gpu in shown)
+        found.append(Miss("gpu memory", bounds(asked.memory_mib, size), has))
+    if not any(map(cards.is_capable, shown)):
+        has = distinct(capability(capability_of(gpu)) for gpu in shown)
+        found.append(Miss("compute capability", f"≥ {capability(asked.compute_capability)}", has))
+    fitting = cards.fitting(gpus)
+    if len(gpus) < cards.least:
+        found.append(Miss("gpus", bounds(asked.count), str(len(gpus))))
+    elif fitting and len(fitting) < cards.least:
+        found.append(Miss("gpus", bounds(asked.count), f"{len(fitting)} of {len(gpus)} that fit"))
+    elif fitting and asked.total_memory_mib:
+        has = _nearest(asked.total_memory_mib, cards.totals(gpus))
+        found.append(Miss("gpu total memory", bounds(asked.total_memory_mib, size), has))
+    return found or [Miss("gpu", f"one card with {cards.asked_of_card()}", cards.described(gpus))]
+
+
+def _nearest(asked: Range, totals: Sequence[float]) -> str:
+    """The totals nearest to the asked range, in words."""
+    below = [size(total) for total in totals if asked.min is not None and total < asked.min]
+    above = [size(total) for total in totals if asked.max is not None and total > asked.max]
+    return " or ".join(below[-1:] + above[:1]) or "none"

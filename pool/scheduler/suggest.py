@@ -48,7 +48,11 @@ def reason(nodes: int, seated: int, hosts: int, refusals: Sequence[Refusal], wai
         for requirement in dict.fromkeys(miss.requirement for miss in refusal.misses):
             tally[requirement] = tally.get(requirement, 0) + 1
     most = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
-    return f"{start}: " + ", ".join(f"{name} is missed by {count(n, 'host')}" for name, n in most) + "."
+    return (
+        f"{start}: "
+        + ", ".join(f"{count(n, 'host')} {'misses' if n == 1 else 'miss'} {name}" for name, n in most)
+        + "."
+    )
 
 
 def suggestion(
