@@ -212,6 +212,7 @@ def test_a_host_that_hangs_up_at_first(lab: list[LabHost], known_hosts: str) -> 
         try:
             while data := a.recv(65536):
                 b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
         except OSError:
             return
 
