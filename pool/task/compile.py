@@ -1,0 +1,151 @@
+"""A task becomes a spec: references replaced, commands made a script, resources made a request, notes written.
+
+Pure: the same task, arguments and environment give the same spec.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic_core import PydanticCustomError
+
+from pool.errors import InputError
+from pool.offer import Request
+from pool.run import Retry, TaskSpec
+from pool.task.duration import OFF
+from pool.task.env import Resolver
+from pool.task.mount import parse_working_dir
+from pool.task.notes import needs_docker, notes
+from pool.task.policy import RETRY_DEFAULT_S
+from pool.task.schema import DEV_ENVIRONMENT, TaskConfig
+from pool.task.script import STAY, build_script
+from pool.task.size import whole_mib
+
+MAX_DURATION_S = {"task": 72 * 3600, "dev-environment": 6 * 3600}
+
+
+def compile_task(task: TaskConfig, args: Sequence[str], caller_env: Mapping[str, str]) -> TaskSpec:
+    """The spec of `task`, options already applied; InputError when a variable has no value."""
+    resolver = Resolver(task.env, caller_env, shlex.join(args))
+    auth = task.registry_auth
+    entrypoint = _entrypoint(task, resolver)
+    spec = TaskSpec(
+        type=task.type,
+        request=build_request(task),
+        nodes=task.nodes,
+        name=task.name,
+        script=None if entrypoint else _script(task, resolver),
+        shell=_text(task.shell, resolver),
+        env=resolver.environment(),
+        working_dir=_working_dir(task, resolver),
+        runtime=task.runtime,
+        image=_text(task.image, resolver),
+        entrypoint=entrypoint,
+        python=task.python,
+        home_dir=resolver.text(task.home_dir),
+        user=_text(task.user, resolver),
+        registry_auth=(resolver.text(auth.username), resolver.text(auth.password)) if auth else None,
+        privileged=task.privileged,
+        docker=task.docker,
+        shm_mib=_shm(task),
+        volumes=tuple(map(resolver.text, task.volumes)),
+        files=tuple(map(resolver.text, task.files)),
+        ports=task.ports,
+        max_duration_s=max_duration(task),
+        stop_duration_s=task.stop_duration,
+        startup_order=task.startup_order,
+        stop_criteria=task.stop_criteria,
+        retry=build_retry(task),
+        priority=task.priority,
+        notes=tuple(notes(task)),
+    )
+    return _with_argument_note(spec, args, resolver)
+
+
+def build_request(task: TaskConfig) -> Request:
+    """What one node needs: only what somebody wrote can make a host unfit."""
+    resources = task.resources
+    return Request(
+        cpus=resources.cpu if resources.wrote("cpu") else None,
+        memory_mib=resources.memory if resources.wrote("memory") else None,
+        disk_mib=resources.disk if resources.wrote("disk") else None,
+        gpu=resources.gpu.to_request() if resources.gpu else None,
+        shm_mib=_shm(task),
+        pool=task.pool_name,
+        host=task.instance_name,
+        regions=task.regions,
+        instance_types=task.instance_types,
+        backends=task.backends,
+        spot=task.spot_policy == "spot",
+        max_price=task.max_price,
+        runtime="docker" if needs_docker(task) else "process",
+    )
+
+
+def build_retry(task: TaskConfig) -> Retry | None:
+    """When a node is tried again; None is never."""
+    if task.wrote("retry_policy") and task.retry_policy and not task.wrote("retry"):
+        if not task.retry_policy.retry:
+            return None
+        duration = task.retry_policy.duration or RETRY_DEFAULT_S
+        return Retry(("no-capacity", "interruption", "error"), None if duration == OFF else int(duration))
+    if not task.retry.on_events:
+        return None
+    return Retry(task.retry.on_events, None if task.retry.duration == OFF else int(task.retry.duration))
+
+
+def max_duration(task: TaskConfig) -> int | None:
+    """Seconds until the run is stopped; None for `off`."""
+    if task.max_duration is None:
+        return MAX_DURATION_S[task.type]
+    return None if task.max_duration == OFF else int(task.max_duration)
+
+
+def _shm(task: TaskConfig) -> int | None:
+    return None if task.resources.shm_size is None else whole_mib(task.resources.shm_size)
+
+
+def _text(written: str | None, resolver: Resolver) -> str | None:
+    return None if written is None else resolver.text(written)
+
+
+def _working_dir(task: TaskConfig, resolver: Resolver) -> str:
+    """A value that came from the environment must stay inside the folder like a written one."""
+    try:
+        return posixpath.normpath(parse_working_dir(resolver.text(task.working_dir)))
+    except PydanticCustomError as error:
+        raise InputError(error.message(), hint=(error.context or {}).get("hint")) from None
+
+
+def _entrypoint(task: TaskConfig, resolver: Resolver) -> tuple[str, ...] | None:
+    if not task.entrypoint:
+        return None
+    try:
+        words = shlex.split(resolver.text(task.entrypoint))
+    except ValueError as error:
+        raise InputError(f"entrypoint: {error}", hint="quote its values") from None
+    return (*words, *map(resolver.text, task.commands))
+
+
+def _script(task: TaskConfig, resolver: Resolver) -> str | None:
+    commands = [resolver.text(command) for command in _commands(task)]
+    return build_script(commands, bashrc=needs_docker(task) and not task.image)
+
+
+def _commands(task: TaskConfig) -> Iterator[str]:
+    yield from task.init
+    yield from task.setup
+    yield from task.commands
+    if task.type == DEV_ENVIRONMENT:
+        yield STAY
+
+
+def _with_argument_note(spec: TaskSpec, args: Sequence[str], resolver: Resolver) -> TaskSpec:
+    if not args or resolver.args_used:
+        return spec
+    from dataclasses import replace
+
+    note = f"the arguments {shlex.join(args)} are not used: no command has ${{{{ run.args }}}}"
+    return replace(spec, notes=(*spec.notes, note))
