@@ -8,7 +8,8 @@
         host_key sshd_config authorized_keys sshd.log sshd.pid
 
 A session there carries `POOL_LAB=<root>`, by which `down` finds what was started, and `POOL_RUNNER_SCOPE=user`, which
-keeps the runner's installation inside the host's home. A path that names a user (`~root`) still means the real home.
+keeps the runner's installation inside the host's home. A path that names a user (`~root`) still means the real home;
+Ansible makes such paths from `~`, so what it does to a lab host goes by `ansible_facts.env.HOME` and `$HOME`.
 """
 
 from __future__ import annotations
