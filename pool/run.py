@@ -60,6 +60,10 @@ class TaskSpec:
     stop_criteria: str = "all-done"  #: all-done | master-done
     retry: Retry | None = None
     priority: int = 0
+    schedule: tuple[str, ...] = ()  #: cron lines, UTC, five fields each; empty = now
+    utilization: tuple[int, int] | None = None  #: (percent every GPU must reach, within seconds), else it is stopped
+    ide: str | None = None  #: vscode | cursor, of a dev-environment
+    ide_version: str | None = None
     notes: tuple[str, ...] = ()  #: fields that have no effect on a pool, and why; shown in the plan
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pydantic_core import PydanticCustomError
 
@@ -59,6 +60,10 @@ def compile_task(task: TaskConfig, args: Sequence[str], caller_env: Mapping[str,
         stop_criteria=task.stop_criteria,
         retry=build_retry(task),
         priority=task.priority,
+        schedule=task.schedule,
+        utilization=_utilization(task),
+        ide=task.ide,
+        ide_version=task.version,
         notes=tuple(notes(task)),
     )
     return _with_argument_note(spec, args, resolver)
@@ -103,6 +108,11 @@ def max_duration(task: TaskConfig) -> int | None:
     return None if task.max_duration == OFF else int(task.max_duration)
 
 
+def _utilization(task: TaskConfig) -> tuple[int, int] | None:
+    policy = task.utilization_policy
+    return (policy.min_gpu_utilization, policy.time_window) if policy else None
+
+
 def _shm(task: TaskConfig) -> int | None:
     return None if task.resources.shm_size is None else whole_mib(task.resources.shm_size)
 
@@ -145,7 +155,5 @@ def _commands(task: TaskConfig) -> Iterator[str]:
 def _with_argument_note(spec: TaskSpec, args: Sequence[str], resolver: Resolver) -> TaskSpec:
     if not args or resolver.args_used:
         return spec
-    from dataclasses import replace
-
     note = f"the arguments {shlex.join(args)} are not used: no command has ${{{{ run.args }}}}"
     return replace(spec, notes=(*spec.notes, note))

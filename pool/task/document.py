@@ -31,6 +31,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN")
 #: Longer digits than this stay text: no such number is meant, and int() of a long one is slow.
 _NUMBER_MAX: Final = 40
+_TOO_MANY: Final = "put data into a file of its own; let no alias stand in another"
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -149,7 +150,7 @@ class _Composer:
             found = self.anchors.get(str(event.anchor))
             if found is None:
                 problem = "contains itself" if event.anchor in self.anchors else "is not defined above"
-                raise self._mistake(f"the anchor &{event.anchor} {problem}")
+                raise self._mistake(f"the anchor &{event.anchor} {problem}", "write the value itself")
             self._next()
             return found
         if event.anchor:
@@ -183,7 +184,7 @@ class _Composer:
         if event.tag not in (None, "!", _TAG + ("map" if is_map else "seq")):
             raise self._mistake(f"the tag {_shown(event.tag)} is not allowed", "remove it: values need no tag")
         if depth > MAX_DEPTH:
-            raise self._mistake(f"nested more than {MAX_DEPTH} deep")
+            raise self._mistake(f"nested more than {MAX_DEPTH} deep", "a task file needs five levels")
         node = _Node([], "map" if is_map else "list", place)
         end = yaml.MappingEndEvent if is_map else yaml.SequenceEndEvent
         self._next()
@@ -203,9 +204,9 @@ class _Composer:
         node.size += child.size
         node.depth = max(node.depth, child.depth + 1)
         if node.size > MAX_NODES:
-            raise self._mistake(f"more than {MAX_NODES} values, aliases written out", place=node.place)
+            raise self._mistake(f"more than {MAX_NODES} values, aliases written out", _TOO_MANY, node.place)
         if depth + node.depth > MAX_DEPTH + 1:
-            raise self._mistake(f"nested more than {MAX_DEPTH} deep", place=child.place)
+            raise self._mistake(f"nested more than {MAX_DEPTH} deep", "a task file needs five levels", child.place)
 
     def _value(self, node: _Node, path: Path) -> Any:
         self.document.places[path] = node.place
@@ -245,7 +246,7 @@ class _Composer:
         sources = node.value if node.kind == "list" else [node]
         for source in sources:
             if source.kind != "map":
-                raise self._mistake("<< takes a mapping or a list of mappings", place=source.place)
+                raise self._mistake("<< takes a mapping or a list of mappings", "write `<<: *anchor`", source.place)
             later = []
             for key, value in source.value:
                 name = self._key(key)
@@ -258,7 +259,7 @@ class _Composer:
 
     def _key(self, node: _Node) -> str:
         if node.kind != "scalar":
-            raise self._mistake("a key must be a word", place=node.place)
+            raise self._mistake("a key must be a word", "write `key: value`", node.place)
         return "" if node.value is None else str(node.value)
 
     def _syntax(self, error: yaml.YAMLError) -> TaskError:

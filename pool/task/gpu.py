@@ -16,7 +16,7 @@ from pool.cards import VENDORS, card_of, is_card_number
 from pool.offer import GpuRequest, Range
 from pool.task.mistake import mistake
 from pool.task.scalar import listed, plain, show
-from pool.task.shapes import CAPABILITY, COUNT_RANGE, NAMES, SIZE_RANGE
+from pool.task.shapes import CAPABILITY, COUNT_RANGE, NAMES, SIZE_RANGE, VENDOR
 from pool.task.size import (
     format_count,
     format_range,
@@ -29,6 +29,9 @@ from pool.task.written import Written
 
 #: More GPUs than any host has.
 GPU_COUNT_MAX = 1024
+
+#: Longer than any card's name or any useful list of them.
+_NAME_MAX, _TEXT_MAX = 60, 2000
 
 FORMS = "2, A100, A100:2, A100:80GB, A100:40GB:2, A10G,A100, 24GB..40GB:2"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9 ._+/()-]{0,60}")
@@ -82,6 +85,8 @@ def parse_names(value: Any) -> tuple[str, ...]:
 
 def _parse_name(value: Any) -> str:
     name = str(value).strip()
+    if len(name) > _NAME_MAX:
+        raise mistake(f"{show(name)} is not a card's name", f"write it as one of {FORMS}")
     if card_of(name) or is_card_number(name):
         return name
     for pattern in _TIMES:
@@ -123,7 +128,7 @@ def _kind(token: str) -> str:
         return "vendor"
     if token[0].isalpha() or is_card_number(token.split(",")[0]):
         return "name"
-    for pattern in _TIMES[1:]:
+    for pattern in _TIMES[1:] if len(token) <= _NAME_MAX else ():
         if (match := pattern.fullmatch(token)) and not re.fullmatch(r"[MGTP](I?B)?", match["name"], re.IGNORECASE):
             raise _times(token, match)
     return "memory" if any(c.isalpha() for c in token) else "count"
@@ -143,9 +148,9 @@ def _twice(text: str, kind: str, first: str, second: str) -> Exception:
 class Gpu(Written):
     """Which GPUs each node gets."""
 
-    vendor: Annotated[
-        str | None, PlainValidator(parse_vendor), WithJsonSchema({"type": "string", "pattern": "^(?i:nvidia|amd)$"})
-    ] = Field(None, description="`nvidia` or `amd`; any when not written.")
+    vendor: Annotated[str | None, PlainValidator(parse_vendor), WithJsonSchema(VENDOR)] = Field(
+        None, description="`nvidia` or `amd`; any when not written."
+    )
     name: Annotated[tuple[str, ...], PlainValidator(parse_names), WithJsonSchema(NAMES)] = Field(
         (), description="Card names as people write them (`A100`, `RTX4090`), without case; any of the list will do."
     )
@@ -184,11 +189,13 @@ def gpu_fields(value: Any) -> Any:
         raise mistake(f"{show(value)} is not a GPU", f"write it as one of {FORMS}")
     if isinstance(found, int) and found < 0:
         raise mistake(f"{show(value)} is negative", f"write it as one of {FORMS}")
+    if len(str(value)) > _TEXT_MAX:
+        raise mistake(f"{show(value)} is not a GPU", f"write it as one of {FORMS}")
     return split_gpu(str(value))
 
 
 #: Any written form of a GPU.
-GpuForm = Annotated[Gpu, BeforeValidator(gpu_fields)]
+GpuForm = Annotated[Gpu, BeforeValidator(gpu_fields, json_schema_input_type=int | str | Gpu)]
 
 
 def parse_gpu(value: Any) -> Gpu:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pool.task.mistake import mistake
 
 _OPENING = re.compile(r"\$(\$?)\{\{")
-_CLOSED = re.compile(r"\s*([^{}]*?)\s*\}\}")
 _ENV_NAME = re.compile(r"env\.([A-Za-z_][A-Za-z0-9_]*)")
 
 ALLOWED = "write ${{ run.args }} or ${{ env.NAME }}; $${{ stands for the characters ${{"
@@ -47,12 +46,12 @@ def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
         if opening[1]:
             yield None, "${{"
             continue
-        closed = _CLOSED.match(text, start)
-        if not closed:
+        end = text.find("}}", start)
+        if end < 0:
             raise mistake("${{ is not closed by }}", ALLOWED)
-        name = closed[1]
+        name = text[start:end].strip()
         if name != RUN_ARGS and not _ENV_NAME.fullmatch(name):
-            raise mistake(f"${{{{ {name} }}}} is not something a task can refer to", ALLOWED)
+            raise mistake(f"${{{{ {name[:60]} }}}} is not something a task can refer to", ALLOWED)
         yield name, ""
-        start = closed.end()
+        start = end + 2
     yield None, text[start:]

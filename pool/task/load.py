@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,9 @@ from pool.task.scalar import show
 from pool.task.schema import TaskConfig
 from pool.task.suggestion import unknown_key, unsupported_type
 
+#: Mistakes of one file that are worked out; a file with more is not a task file.
+EXPLAINED = 20
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -22,7 +26,7 @@ def load_task(text: bytes, source: str) -> TaskConfig:
     """The task that `text` describes; `source` names the file in errors."""
     document = read_document(text, source)
     _refuse_other_types(document)
-    found = list(_wrong_references(document, document.value, ()))
+    found = list(islice(_wrong_references(document, document.value, ()), EXPLAINED))
     if found:
         raise task_error(source, document.lines, found)
     return validate(TaskConfig, document.value, (), document)
@@ -33,7 +37,9 @@ def validate(model: type[M], value: Any, path: Path, document: Document) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [_mistake(item, path, document) for item in error.errors(include_url=False, include_input=True)]
+        items = error.errors(include_url=False, include_input=True)
+        items.sort(key=lambda item: document.place((*path, *item["loc"])).line)
+        found = [_mistake(item, path, document) for item in items[:EXPLAINED]]
         raise task_error(document.source, document.lines, found) from None
 
 

@@ -49,7 +49,7 @@ def _process_notes(task: TaskConfig) -> Iterator[str]:
     """Fields of a container, on a task that runs without one."""
     if needs_docker(task):
         return
-    for name in ("home_dir", "registry_auth", "user", "privileged", "volumes", "image", "python"):
+    for name in ("home_dir", "registry_auth", "user", "privileged", "docker", "volumes", "image", "python"):
         if wrote_something(task, name):
             yield f"{name} has no effect: the task runs as a process on the host, without a container"
     if task.resources.wrote("shm_size"):

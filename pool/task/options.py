@@ -29,10 +29,12 @@ from pool.task.written import Written
 
 def _parse_env(value: Any) -> tuple[str, ...]:
     items = listed(text, "NAME=value")(value)
-    names = [parse_entry(item)[0] for item in items]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise mistake(f"-e {name} is given twice", "keep one of the two")
+    seen: set[str] = set()
+    for item in items:
+        name, _ = parse_entry(item)
+        if name in seen:
+            raise mistake(f"{name} is given twice", "keep one of the two")
+        seen.add(name)
     return items
 
 
@@ -138,5 +140,5 @@ def _ports(task: TaskConfig, options: RunOptions) -> tuple[Port, ...]:
     ports = override_ports(task.ports, options.ports)
     clash = equal_port(ports)
     if clash:
-        raise InputError(f"-p: {clash}", hint="add -p LOCAL:CONTAINER with another local port")
+        raise InputError(f"-p: {clash[1]}", hint="add -p LOCAL:CONTAINER with another local port")
     return ports

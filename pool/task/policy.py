@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pool.task.duration import parse_duration, parse_limit
 from pool.task.mistake import mistake
 from pool.task.scalar import filled, listed, number, one_of, plain, show, truth, whole, within
-from pool.task.shapes import DURATION, LIMIT, TEXTS, TRUTH, words
+from pool.task.shapes import CRON, DURATION, LIMIT, PRICE, TEXTS, TRUTH, WORD, whole_number, words
 from pool.task.written import Written
 
 EVENTS = ("no-capacity", "interruption", "error")
@@ -33,7 +33,7 @@ class Retry(Written):
     on_events: Annotated[
         tuple[str, ...],
         PlainValidator(listed(one_of("an event", EVENTS), "events")),
-        WithJsonSchema({"type": "array", "items": {"enum": list(EVENTS)}}),
+        WithJsonSchema(TEXTS),
     ] = Field(EVENTS, description="Which of `no-capacity`, `interruption`, `error`; all when not written.")
     duration: Annotated[Limit, PlainValidator(parse_limit), WithJsonSchema(LIMIT)] = Field(
         RETRY_DEFAULT_S, description="For how long after the submission; `off` is for ever."
@@ -67,7 +67,7 @@ class Utilization(Written):
     min_gpu_utilization: Annotated[
         int,
         PlainValidator(whole("min_gpu_utilization", 0, 100)),
-        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 100}),
+        WithJsonSchema(whole_number(0, 100)),
     ] = Field(description="Percent that each GPU must reach at some time in the window.")
     time_window: Annotated[int, PlainValidator(parse_duration), WithJsonSchema(DURATION)] = Field(
         description="How far back one looks."
@@ -110,14 +110,6 @@ def _cron(value: Any) -> str:
     return " ".join(fields)
 
 
-_CRON_SHAPE = {
-    "type": "object",
-    "properties": {"cron": TEXTS},
-    "required": ["cron"],
-    "additionalProperties": False,
-}
-
-
 def _idle(value: Any) -> Limit:
     return 0 if plain(value) == 0 and not isinstance(plain(value), bool) else parse_limit(value)
 
@@ -141,11 +133,11 @@ class Policy(Written):
     max_price: Annotated[
         float | None,
         PlainValidator(number("max_price", 0)),
-        WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+        WithJsonSchema(PRICE),
     ] = Field(None, description="Only hosts whose hourly `--price` is at most this; a host without a price costs 0.")
     retry: Annotated[
         Retry,
-        BeforeValidator(retry_fields, json_schema_input_type=bool | Retry),
+        BeforeValidator(retry_fields, json_schema_input_type=bool | Literal["yes", "no", "on", "off"] | Retry),
     ] = Field(NO_RETRY, description="Whether and when a failed run is tried again; `true` is every event for 1h.")
     retry_policy: RetryPolicy | None = Field(None, description="Deprecated: the older spelling of `retry`.")
     max_duration: Annotated[Limit | None, PlainValidator(parse_limit), WithJsonSchema(LIMIT)] = Field(
@@ -156,10 +148,10 @@ class Policy(Written):
     stop_duration: Annotated[int, PlainValidator(parse_duration), WithJsonSchema(DURATION)] = Field(
         30, description="Time between the stop signal and the kill."
     )
-    pool_name: Annotated[str | None, PlainValidator(filled), WithJsonSchema({"type": "string"})] = Field(
+    pool_name: Annotated[str | None, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
         None, description="Only hosts of this pool."
     )
-    instance_name: Annotated[str | None, PlainValidator(filled), WithJsonSchema({"type": "string"})] = Field(
+    instance_name: Annotated[str | None, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
         None, description="Only the host of this name."
     )
     creation_policy: Annotated[
@@ -176,7 +168,7 @@ class Policy(Written):
     priority: Annotated[
         int,
         PlainValidator(whole("priority", 0, 100)),
-        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 100}),
+        WithJsonSchema(whole_number(0, 100)),
     ] = Field(0, description="Of the runs that wait, the higher ones are placed first.")
     startup_order: Annotated[
         str,
@@ -187,8 +179,8 @@ class Policy(Written):
         str, _word("stop_criteria", "all-done", "master-done"), WithJsonSchema(words("all-done", "master-done"))
     ] = Field("all-done", description="When a run of many nodes is done: when all nodes are, or the master.")
     utilization_policy: Utilization | None = Field(
-        None, description="Stop the run when its GPUs stay below a utilization for a time."
+        None, description="Stop the run when its GPUs stay idle for a time. Not yet: the plan says so."
     )
-    schedule: Annotated[tuple[str, ...], PlainValidator(parse_schedule), WithJsonSchema(_CRON_SHAPE)] = Field(
+    schedule: Annotated[tuple[str, ...], PlainValidator(parse_schedule), WithJsonSchema(CRON)] = Field(
         (), description='`{cron: "0 4 * * *"}`: when the run starts, in UTC.'
     )

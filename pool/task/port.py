@@ -50,24 +50,25 @@ def parse_ports(value: Any) -> tuple[Port, ...]:
     """A list of ports; two equal ports are refused."""
     if not isinstance(value, (list, tuple)):
         raise mistake(f"expected a list of ports, not {show(value)}", "write each port on its own line with `- `")
-    found: list[Port] = []
-    for i, item in enumerate(value):
-        port = within(i, parse_port, item)
-        clash = equal_port([*found, port])
-        if clash:
-            raise mistake(clash, "remove one of the two", (i,))
-        found.append(port)
-    return tuple(found)
+    found = tuple(within(i, parse_port, item) for i, item in enumerate(value))
+    clash = equal_port(found)
+    if clash:
+        raise mistake(clash[1], "remove one of the two", (clash[0],))
+    return found
 
 
-def equal_port(ports: Sequence[Port]) -> str | None:
-    """What is wrong when two of `ports` share a container port or a local port; None when none do."""
+def equal_port(ports: Sequence[Port]) -> tuple[int, str] | None:
+    """The first of `ports` that shares a container port or a local port with one before it, and what is wrong."""
+    containers: set[int] = set()
+    taken: set[int] = set()
     for i, port in enumerate(ports):
-        for other in ports[:i]:
-            if other.container == port.container:
-                return f"container port {port.container} is forwarded twice"
-            if port.local is not None and other.local == port.local:
-                return f"local port {port.local} is used twice"
+        if port.container in containers:
+            return i, f"container port {port.container} is forwarded twice"
+        if port.local in taken:
+            return i, f"local port {port.local} is used twice"
+        containers.add(port.container)
+        if port.local is not None:
+            taken.add(port.local)
     return None
 
 

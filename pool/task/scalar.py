@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from pydantic_core import PydanticCustomError
+
 from pool.task.document import Word
 from pool.task.mistake import mistake
 
@@ -134,8 +136,6 @@ def listed(read: Callable[[Any], T], what: str) -> Callable[[Any], tuple[T, ...]
 
 def within(key: str | int, read: Callable[[Any], T], value: Any) -> T:
     """`read(value)`, its mistakes placed under `key`."""
-    from pydantic_core import PydanticCustomError
-
     try:
         return read(value)
     except PydanticCustomError as error:

@@ -17,12 +17,13 @@ from pool.task.policy import Policy
 from pool.task.port import parse_ports
 from pool.task.resources import Resources
 from pool.task.scalar import commands, filled, listed, one_of, show, text, truth, whole
-from pool.task.shapes import COMMANDS, ENV, PORTS, PYTHON, TEXT, TRUTH, pattern, words
+from pool.task.shapes import COMMANDS, ENTRYPOINT, ENV, MOUNTS, PORTS, PYTHON, TRUTH, WORD, pattern, whole_number, words
 from pool.task.written import Written
 
 TASK, DEV_ENVIRONMENT = "task", "dev-environment"
 PYTHONS = tuple(f"3.{minor}" for minor in range(8, 14))
 NODES_MAX = 10_000
+ENTRYPOINT_MAX = 10_000
 #: Fields of a dev-environment only.
 DEV_ONLY = ("ide", "init", "version")
 
@@ -58,6 +59,8 @@ def parse_entrypoint(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return shlex.join(listed(text, "words")(value))
     found = filled(value)
+    if len(found) > ENTRYPOINT_MAX:
+        raise mistake(f"entrypoint is longer than {ENTRYPOINT_MAX} characters", "put it into a script of the folder")
     try:
         shlex.split(found)
     except ValueError:
@@ -79,7 +82,7 @@ def _refuse_groups(value: Any) -> tuple[str, ...]:
     raise mistake("groups are not supported yet", "write one file for each group of nodes")
 
 
-Text = Annotated[str, PlainValidator(filled), WithJsonSchema({"type": "string"})]
+Text = Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)]
 Truth = Annotated[bool, PlainValidator(truth), WithJsonSchema(TRUTH)]
 Commands = Annotated[tuple[str, ...], PlainValidator(commands), WithJsonSchema(COMMANDS)]
 
@@ -91,8 +94,8 @@ def _texts(read: Callable[[Any], str], what: str) -> Any:
 class RegistryAuth(Written):
     """Who pulls the image from a private registry."""
 
-    username: Annotated[str, PlainValidator(filled), WithJsonSchema(TEXT)] = Field(description="The account.")
-    password: Annotated[str, PlainValidator(filled), WithJsonSchema(TEXT)] = Field(
+    username: Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)] = Field(description="The account.")
+    password: Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
         description="Its password or token; `${{ env.NAME }}` keeps it out of the file."
     )
 
@@ -102,46 +105,41 @@ class RegistryAuth(Written):
     __str__ = __repr__
 
 
-_MOUNTS = {"type": "array", "items": {"type": ["string", "object"]}}
-
-
 class TaskConfig(Policy):
     """A task file, as written."""
 
     type: Annotated[
         str, PlainValidator(one_of("type", (TASK, DEV_ENVIRONMENT))), WithJsonSchema(words(TASK, DEV_ENVIRONMENT))
     ] = Field(description="`task` runs to its end; `dev-environment` stays up until it is stopped.")
-    name: Annotated[str | None, PlainValidator(parse_name), WithJsonSchema(pattern(_NAME))] = Field(
+    name: Annotated[str | None, PlainValidator(parse_name), WithJsonSchema(pattern("run name", _NAME))] = Field(
         None, description="Name of the run; made up when not written."
     )
-    nodes: Annotated[
-        int, PlainValidator(whole("nodes", 1, NODES_MAX)), WithJsonSchema({"type": "integer", "minimum": 1})
-    ] = Field(1, description="How many nodes run it together, all or none.")
+    nodes: Annotated[int, PlainValidator(whole("nodes", 1, NODES_MAX)), WithJsonSchema(whole_number(1))] = Field(
+        1, description="How many nodes run it together, all or none."
+    )
     commands: Commands = Field((), description="Shell commands, one after the other; a failing one stops the rest.")
     setup: Commands = Field((), description="Commands before `commands`.")
     image: Text | None = Field(None, description="Container image. `commands` or `image` must be written.")
-    entrypoint: Annotated[
-        str | None, PlainValidator(parse_entrypoint), WithJsonSchema({"type": ["string", "array"]})
-    ] = Field(
+    entrypoint: Annotated[str | None, PlainValidator(parse_entrypoint), WithJsonSchema(ENTRYPOINT)] = Field(
         None,
         description="Split like a shell would, run without one; each of `commands` is then one argument of it.",
     )
     python: Annotated[str | None, PlainValidator(parse_python), WithJsonSchema(PYTHON)] = Field(
         None, description="Python of the default image; not together with `image`."
     )
-    shell: Annotated[str | None, PlainValidator(parse_shell), WithJsonSchema({"type": "string"})] = Field(
+    shell: Annotated[str | None, PlainValidator(parse_shell), WithJsonSchema(WORD)] = Field(
         None, description="`sh`, `bash` or a path; `bash` where there is one, else `sh`."
     )
     env: Annotated[Env, PlainValidator(parse_env), WithJsonSchema(ENV)] = Field(
         {}, description="Environment: `NAME=value`, or `NAME` for the caller's value; a list or a map."
     )
-    working_dir: Annotated[str, PlainValidator(parse_working_dir), WithJsonSchema({"type": "string"})] = Field(
+    working_dir: Annotated[str, PlainValidator(parse_working_dir), WithJsonSchema(WORD)] = Field(
         ".", description="Where commands start, relative to the folder and inside it."
     )
-    home_dir: Annotated[str, PlainValidator(parse_home_dir), WithJsonSchema(pattern("^/"))] = Field(
+    home_dir: Annotated[str, PlainValidator(parse_home_dir), WithJsonSchema(pattern("absolute path", "^/"))] = Field(
         "/root", description="HOME inside a container."
     )
-    user: Annotated[str | None, PlainValidator(filled), WithJsonSchema({"type": ["string", "integer"]})] = Field(
+    user: Annotated[str | None, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
         None, description="User inside the container; the image's own when not written."
     )
     registry_auth: RegistryAuth | None = Field(None, description="Login for a private registry.")
@@ -149,20 +147,22 @@ class TaskConfig(Policy):
         (), description='Forwarded to 127.0.0.1 while attached: `6000`, `80:8080`, `"*:8080"`.'
     )
     resources: Resources = Field(Resources.model_validate({}), description="What each node needs.")
-    volumes: Annotated[tuple[str, ...], _texts(parse_volume, "volumes"), WithJsonSchema(_MOUNTS)] = Field(
+    volumes: Annotated[tuple[str, ...], _texts(parse_volume, "volumes"), WithJsonSchema(MOUNTS)] = Field(
         (), description="Host folders, `/host:/job[:ro]`, where the operator allows them."
     )
-    files: Annotated[tuple[str, ...], _texts(parse_file, "files"), WithJsonSchema(_MOUNTS)] = Field(
+    files: Annotated[tuple[str, ...], _texts(parse_file, "files"), WithJsonSchema(MOUNTS)] = Field(
         (), description="Files taken along beside the folder: `local` or `local:remote`."
     )
-    repos: Annotated[tuple[str, ...], _texts(parse_repo, "repos"), WithJsonSchema(_MOUNTS)] = Field(
+    repos: Annotated[tuple[str, ...], _texts(parse_repo, "repos"), WithJsonSchema(MOUNTS)] = Field(
         (), description="Only `.`, the folder itself, which every run takes along."
     )
     privileged: Truth = Field(False, description="A privileged container; refused unless the operator allows it.")
     docker: Truth = Field(False, description="Docker inside the job; refused unless the operator allows it.")
     nvcc: Truth = Field(False, description="Accepted: the plan says how the default image meets it.")
     groups: Annotated[
-        tuple[str, ...], PlainValidator(_refuse_groups), WithJsonSchema({"type": "array", "maxItems": 0})
+        tuple[str, ...],
+        PlainValidator(_refuse_groups),
+        WithJsonSchema({"title": "list", "type": "array", "maxItems": 0}),
     ] = Field((), description="Not supported yet.")
     runtime: Annotated[
         str,

@@ -92,11 +92,11 @@ def unsupported_type(written: str) -> tuple[str, str] | None:
 def unknown_key(loc: Sequence[str | int]) -> tuple[str, str | None]:
     """The message and the fix for the unknown key at `loc`."""
     parent = tuple(str(part) for part in loc[:-1])
-    key = str(loc[-1])
+    key = str(loc[-1])[:60]
     model = _MODELS.get(parent)
     known = list(model.model_fields) if model else []
     inside = f" in {'.'.join(parent)}" if parent else ""
-    shown = "".join(c if c.isprintable() else "?" for c in key[:60])
+    shown = "".join(c if c.isprintable() else "?" for c in key)
     message = f'unknown key "{shown}"{inside}'
     meant = _MEANT if not parent else _MEANT_RESOURCES if parent == ("resources",) else {}
     found = meant.get(key.lower())
