@@ -1,6 +1,6 @@
 """How long the scheduler takes: one request against many hosts, and a queue of pending requests in one pass.
 
-Run: python benchmarks/scheduler.py [--hosts 500] [--runs 15]
+Run: python benchmarks/scheduler.py [--hosts 500] [--runs 15] [--passes 3]
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from pool.host import Address, Gpu, Host, HostFacts, HostView
-from pool.offer import GpuRequest, Range, Request
+from pool.offer import GpuRequest, Placement, Range, Request
 from pool.scheduler.gang import compute_offers, place
+from pool.scheduler.sweep import sweep
 from pool.states import HostStatus
 
 GIB = 1024
@@ -72,15 +75,14 @@ def gpu(count: int, names: tuple[str, ...] = (), memory: Range | None = None) ->
     )
 
 
-def median_ms(work: Callable[[], object], runs: int) -> float:
-    """The median time of `work`, after one call that is not counted."""
-    work()
+def median_ms(work: Callable[[], Any], runs: int) -> tuple[float, Any]:
+    """The median time of `work`, and its answer."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()
-        work()
+        answer = work()
         times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
+    return statistics.median(times) * 1000, answer
 
 
 def one_request(hosts: int, runs: int) -> list[tuple[str, float]]:
@@ -98,7 +100,29 @@ def one_request(hosts: int, runs: int) -> list[tuple[str, float]]:
         ("blocked, no such card", lambda: place(gpu(2, ("B200",)), 1, free)),
         ("blocked, 64 ranks", lambda: place(gpu(8, ("H100",)), 64, free)),
     ]
-    return [(f"{name}, {hosts} hosts × 8 GPUs", median_ms(work, runs)) for name, work in cases]
+    return [(f"{name}, {hosts} hosts × 8 GPUs", median_ms(work, runs)[0]) for name, work in cases]
+
+
+def queue(length: int, kinds: int) -> list[tuple[Request, int]]:
+    """`length` pending runs of `kinds` different requests, one in five a gang of four."""
+    names = ((), ("H100",), ("A100",), ("RTX4090",), ("L40S", "A100"))
+    asked = [(gpu(1 + number % 8, names[number % 5]), 4 if number % 5 == 0 else 1) for number in range(kinds)]
+    asked = [(replace(request, max_price=1.0 + number), nodes) for number, (request, nodes) in enumerate(asked)]
+    return [asked[number % kinds] for number in range(length)]
+
+
+def one_pass(hosts: int, runs: int) -> list[tuple[str, float]]:
+    """A pass over 10,000 pending runs: on an empty pool, on a busy one, on ten times the hosts."""
+    rows = []
+    for kinds in (20, 100):
+        pending = queue(10_000, kinds)
+        for number, busy in ((hosts, False), (hosts, True), (10 * hosts, False), (10 * hosts, True)):
+            views = make_views(number, busy=busy)
+            took, answers = median_ms(lambda: sweep(pending, views), runs)  # noqa: B023
+            placed = sum(isinstance(found, Placement) for found in answers)
+            state = "busy" if busy else "empty"
+            rows.append((f"pass, 10,000 runs of {kinds} kinds, {number} {state} hosts, {placed} placed", took))
+    return rows
 
 
 def main() -> None:
@@ -106,11 +130,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", type=int, default=500)
     parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--passes", type=int, default=3)
     options = parser.parse_args()
-    rows = one_request(options.hosts, options.runs)
-    print(f"{'what':<60} {'median ms':>10}")
+    rows = one_request(options.hosts, options.runs) + one_pass(options.hosts, options.passes)
+    print(f"{'what':<78} {'median ms':>10}")
     for name, took in rows:
-        print(f"{name:<60} {took:>10.2f}")
+        print(f"{name:<78} {took:>10.2f}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
 
 

@@ -71,9 +71,8 @@ def suggestion(
     if 0 < seated < nodes:
         changes.append(((nodes - seated) / nodes, f"nodes: {seated} instead of {nodes}", ask.request))
     changes.sort(key=lambda change: change[:2])
-    if nodes > 1:
-        changes = [c for c in changes[:MOST_TRIED] if c[2] is ask.request or room(c[2], views) >= nodes]
-    words = [change[1] for change in changes[:1]]
+    enough = (c[1] for c in changes[:MOST_TRIED] if nodes == 1 or c[2] is ask.request or room(c[2], views) >= nodes)
+    words = [word for word in (next(enough, None),) if word]
     if waits:
         words = [_wait(ask, views, refusals), *(f"{word} to start now" for word in words)]
     return ", or ".join(words) or None
