@@ -18,6 +18,9 @@ from pool.scheduler.gpus import Cards, capability_of, spoken
 from pool.scheduler.words import capability, count, distinct, number, size
 from pool.states import HostStatus
 
+#: A host that was ready and could be again.
+LEFT: Final = frozenset({HostStatus.DRAINING, HostStatus.UNREACHABLE})
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -32,10 +35,10 @@ def moves(ask: Ask, view: HostView) -> list[Move]:
     """One move for each requirement the host misses, each on top of the one before; empty when there is no way."""
     found: list[Move] = []
     request, host = ask.request, view.host
-    if host.status in (HostStatus.DRAINING, HostStatus.UNREACHABLE):
-        because = f" ({host.reason})" if host.reason else ""
-        found.append(Move(0.5, f"bring back {host.name}, which is {host.status}{because}", request))
-        view = replace(view, host=replace(host, status=HostStatus.READY))
+    if host.status in LEFT:
+        because = f"it is {host.status}" + (f": {host.reason}" if host.reason else "")
+        found.append(Move(0.5, f"bring {host.name} back ({because})", request))
+        view = ready(view)
     for _ in range(4):  # a move can uncover the next: cards of the size now asked may not be free
         answered = answer(Ask.of(request, gang=ask.gang), view)
         if not isinstance(answered, Refusal):
@@ -47,6 +50,11 @@ def moves(ask: Ask, view: HostView) -> list[Move]:
             found.append(move)
             request = move.request
     return []
+
+
+def ready(view: HostView) -> HostView:
+    """The host as it would be if it were back."""
+    return replace(view, host=replace(view.host, status=HostStatus.READY)) if view.host.status in LEFT else view
 
 
 def _share(asked: float, has: float) -> float:

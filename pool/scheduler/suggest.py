@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pool.host import HostView
 from pool.offer import Refusal, Request
 from pool.scheduler.feasible import Ask
-from pool.scheduler.moves import moves
+from pool.scheduler.moves import moves, ready
 from pool.scheduler.words import count
 
 #: How many ranks a changed request could seat among these hosts.
 Room = Callable[[Request, Sequence[HostView]], int]
 
-#: What would make it fit: how large a change, in words, and the request after it.
-Change = tuple[float, str, Request]
+#: What would make it fit: how large a change, in words, and the request and the hosts after it.
+Change = tuple[float, str, Request, Sequence[HostView]]
 
 #: Changes of a gang that are tried against all hosts before giving up.
 MOST_TRIED = 8
@@ -32,9 +32,7 @@ def reason(nodes: int, seated: int, hosts: int, refusals: Sequence[Refusal], wai
     if seated:
         start = f"Only {seated} of {nodes} ranks can have a host of one network"
         if waits:
-            return f"{start} now" + (
-                f": {count(busy, 'host')} that could take more {_are(busy)} busy." if busy else "."
-            )
+            return f"{start} now" + (f": {count(busy, 'other host')} {_are(busy)} busy." if busy else ".")
     elif waits:
         return f"No host is free now: {count(busy, 'host')} that could take it {_are(busy)} busy."
     else:
@@ -48,11 +46,8 @@ def reason(nodes: int, seated: int, hosts: int, refusals: Sequence[Refusal], wai
         for requirement in dict.fromkeys(miss.requirement for miss in refusal.misses):
             tally[requirement] = tally.get(requirement, 0) + 1
     most = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
-    return (
-        f"{start}: "
-        + ", ".join(f"{count(n, 'host')} {'misses' if n == 1 else 'miss'} {name}" for name, n in most)
-        + "."
-    )
+    counted = [f"{count(n, 'host')} {'misses' if n == 1 else 'miss'} {name}" for name, n in most]
+    return f"{start}: {', '.join(counted)}."
 
 
 def suggestion(
@@ -67,12 +62,12 @@ def suggestion(
     """The smallest change that would give every rank a host, in words; None where none is known."""
     if not views:
         return "add a host: pool add-ssh user@host -i KEY"
-    changes = _changes(ask, views, refusals)
+    changes = sorted(_changes(ask, views, refusals), key=lambda change: change[:2])
+    enough = ((c[0], c[1]) for c in changes[:MOST_TRIED] if nodes == 1 or room(c[2], c[3]) >= nodes)
+    best = [change for change in (next(enough, None),) if change]
     if 0 < seated < nodes:
-        changes.append(((nodes - seated) / nodes, f"nodes: {seated} instead of {nodes}", ask.request))
-    changes.sort(key=lambda change: change[:2])
-    enough = (c[1] for c in changes[:MOST_TRIED] if nodes == 1 or c[2] is ask.request or room(c[2], views) >= nodes)
-    words = [word for word in (next(enough, None),) if word]
+        best.append(((nodes - seated) / nodes, f"nodes: {seated} instead of {nodes}"))
+    words = [word for _, word in sorted(best)[:1]]
     if waits:
         words = [_wait(ask, views, refusals), *(f"{word} to start now" for word in words)]
     return ", or ".join(words) or None
@@ -100,15 +95,22 @@ def _wait(ask: Ask, views: Iterable[HostView], refusals: Iterable[Refusal]) -> s
     return "wait: " + ", ".join(words) if words else "wait for running jobs to end"
 
 
-def _changes(ask: Ask, views: Iterable[HostView], refusals: Sequence[Refusal]) -> list[Change]:
+def _changes(ask: Ask, views: Sequence[HostView], refusals: Iterable[Refusal]) -> list[Change]:
     """For each way in which hosts do not fit, what one of these hosts would need; those of fewest moves only."""
     by_id = {view.host.id: view for view in views}
-    hosts = [by_id[refusal.host.id] for refusal in refusals]
-    kinds = {(r.misses, len(view.free_gpus)): view for r, view in zip(reversed(refusals), reversed(hosts), strict=True)}
-    found = [changes for view in kinds.values() if (changes := moves(ask, view))]
-    fewest = min(map(len, found), default=0)
+    kinds: dict[tuple[object, ...], HostView] = {}
+    for refusal in refusals:
+        view = by_id[refusal.host.id]
+        kinds.setdefault((refusal.misses, len(view.free_gpus)), view)
+    found = [(view, steps) for view in kinds.values() if (steps := moves(ask, view))]
+    fewest = min((len(steps) for _, steps in found), default=0)
     return [
-        (sum(move.size for move in steps), " and ".join(move.words for move in steps), steps[-1].request)
-        for steps in found
+        (
+            sum(move.size for move in steps),
+            " and ".join(move.words for move in steps),
+            steps[-1].request,
+            [ready(each) if each is view else each for each in views],
+        )
+        for view, steps in found
         if len(steps) == fewest
     ]
