@@ -156,8 +156,6 @@ def facts_from_json(data: dict[str, Any]) -> HostFacts:
         Address(ip=str(ip_address(a["ip"])), prefix=int(a["prefix"]), interface=str(a["interface"]))
         for a in data.get("addresses", [])
     )
-    words = {k: str(data.get(k) or "") for k in ("hostname", "os", "kernel", "arch")}
-    maybe = {k: str(data[k]) if data.get(k) else None for k in ("docker", "driver", "gpu_problem")}
     return HostFacts(
         cpus=int(data["cpus"]),
         memory_mib=int(data["memory_mib"]),
@@ -166,6 +164,15 @@ def facts_from_json(data: dict[str, Any]) -> HostFacts:
         gpus=gpus,
         addresses=addresses,
         ssh_ip=str(ip_address(data["ssh_ip"])) if data.get("ssh_ip") else None,
-        **words,
-        **maybe,
+        hostname=str(data.get("hostname") or ""),
+        os=str(data.get("os") or ""),
+        kernel=str(data.get("kernel") or ""),
+        arch=str(data.get("arch") or ""),
+        docker=_word(data, "docker"),
+        driver=_word(data, "driver"),
+        gpu_problem=_word(data, "gpu_problem"),
     )
+
+
+def _word(data: dict[str, Any], key: str) -> str | None:
+    return str(data[key]) if data.get(key) else None

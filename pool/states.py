@@ -10,8 +10,9 @@ Host::
 Job (one rank, one attempt)::
 
     submitted ⇄ placed ──▶ starting ──▶ running ──▶ done | failed
-        │          └───────────┴───────────┴──▶ interrupted
-        └──(any live state)──▶ stopping ──▶ stopped
+        │          │           └───────────┴──▶ interrupted
+        │          │           └───────────┴──▶ stopping ──▶ stopped
+        └──────────┴──▶ stopped, at once: nothing runs yet
 
 A run has no stored state: `pool.run.run_status` derives it from its jobs. `Store.move` is the only writer.
 """
@@ -38,8 +39,8 @@ class JobStatus(StrEnum):
     """Where a job stands."""
 
     SUBMITTED = "submitted"  #: waits for hosts
-    PLACED = "placed"  #: has its allocation; the host is being asked
-    STARTING = "starting"  #: the host holds the reservation; code is being made ready
+    PLACED = "placed"  #: has its allocation; its host is being made ready and nothing of it runs
+    STARTING = "starting"  #: the start was asked for; it may run: only its host can tell
     RUNNING = "running"  #: the supervisor has started the process
     STOPPING = "stopping"  #: a stop was asked for
     DONE = "done"  #: exit code 0
@@ -64,7 +65,7 @@ _ENDS: Final = frozenset({JobStatus.FAILED, JobStatus.STOPPING, JobStatus.INTERR
 
 JOB_MOVES: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     JobStatus.SUBMITTED: frozenset({JobStatus.PLACED, JobStatus.STOPPED, JobStatus.FAILED}),
-    JobStatus.PLACED: frozenset({JobStatus.STARTING, JobStatus.SUBMITTED, *_ENDS}),
+    JobStatus.PLACED: frozenset({JobStatus.STARTING, JobStatus.SUBMITTED, JobStatus.STOPPED, *_ENDS}),
     JobStatus.STARTING: frozenset({JobStatus.RUNNING, JobStatus.SUBMITTED, JobStatus.DONE, *_ENDS}),
     JobStatus.RUNNING: frozenset({JobStatus.DONE, *_ENDS}),
     JobStatus.STOPPING: frozenset({JobStatus.STOPPED, JobStatus.INTERRUPTED}),

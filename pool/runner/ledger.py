@@ -1,7 +1,8 @@
 """Which job holds which GPUs of this host: the one place that decides it, for every pool and server.
 
-A small JSON file, replaced whole and fsynced before an answer goes out. An entry is `reserved` (frees itself after its
-time to live, and at a reboot) until its job is prepared, then `held` until the runner saw the job's processes gone.
+A small JSON file, replaced whole and fsynced before an answer goes out. An entry is `reserved` until its job is
+prepared and then `held`; either frees itself when the job is not started in time. A started job holds its GPUs until
+the runner has seen its processes gone.
 Servers only propose: a GPU that another entry has is refused, whoever asks.
 """
 
@@ -14,6 +15,9 @@ from typing import Any
 from pool.runner import durable
 
 RESERVED, HELD = "reserved", "held"
+
+#: A job that is made ready and not started within this time gives its GPUs back.
+UNSTARTED_TTL_S = 60.0
 
 
 class RefusedError(Exception):
@@ -80,10 +84,15 @@ class Ledger:
             entry = self._jobs.get(job)
             if entry is None or entry["pool"] != pool:
                 raise RefusedError("not_reserved", "job {} holds no reservation here".format(job))
-            if entry["state"] != HELD:
-                self._jobs[job] = _entry(pool, entry["gpus"], HELD)
-                self._save()
+            self._jobs[job] = _entry(pool, entry["gpus"], HELD, self._boot, durable.boot_clock() + UNSTARTED_TTL_S)
+            self._save()
             return list(entry["gpus"])
+
+    def expired(self, job: str) -> bool:
+        """True when a held job should have started by now."""
+        with self._lock:
+            entry = self._jobs.get(job)
+            return entry is not None and self._too_old(entry)
 
     def release(self, job: str) -> None:
         """Give the job's GPUs back; nothing happens when it holds none."""
@@ -98,16 +107,14 @@ class Ledger:
             return {job: dict(entry) for job, entry in self._jobs.items()}
 
     def _expire(self) -> None:
-        now = durable.boot_clock()
-        dead = [
-            job
-            for job, entry in self._jobs.items()
-            if entry["state"] == RESERVED and (entry["boot"] != self._boot or entry["expires"] < now)
-        ]
+        dead = [job for job, entry in self._jobs.items() if entry["state"] == RESERVED and self._too_old(entry)]
         for job in dead:
             del self._jobs[job]
         if dead:
             self._save()
+
+    def _too_old(self, entry: dict[str, Any]) -> bool:
+        return bool(entry["boot"] != self._boot or entry["expires"] < durable.boot_clock())
 
     def _save(self) -> None:
         durable.write_json(self._path, {"version": 1, "epochs": self._epochs, "jobs": self._jobs})

@@ -42,6 +42,7 @@ class Service:
         self._announce = announce
         self._boot = durable.boot_identity()
         self._folders = threading.Condition()
+        self._starting = threading.Lock()
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
         self._archives = Archives(os.path.join(state, "code"))
@@ -120,8 +121,9 @@ class Service:
     def verb_prepare(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Make the job's folder: code unpacked, script and environment written. Nothing of the job runs yet."""
         folder = self._own(peer, head, must_exist=False)
-        if folder.exists:
+        if folder.started is not None:
             return folder.status()
+        folder.remove()
         gpus = self._ledger.hold(folder.job, peer.pool)
         asked = head["task"]
         built = spec.build(folder, asked, gpus, peer.pool, peer.uid)
@@ -145,9 +147,12 @@ class Service:
 
     def verb_start(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Start a prepared job; a job that has started before is left as it is."""
-        folder = self._own(peer, head)
-        if folder.started is None and folder.exit is None:
-            self._supervisors[folder.job] = launch.supervise(self._state, folder.job)
+        with self._starting:  # or the job might run out of time between the look and the launch
+            folder = self._own(peer, head)
+            if folder.started is None:
+                self._ledger.hold(folder.job, peer.pool)
+                self._supervisors[folder.job] = launch.supervise(self._state, folder.job)
+        if folder.job in self._supervisors:
             self._await_start(folder)
         return folder.status()
 
@@ -288,8 +293,15 @@ class Service:
             elif state == EXITED:
                 self._settle(folder)
                 self._supervisors.pop(job, None)
-            elif state in (PREPARED, None) and entry.get("boot") not in ("", self._boot):
-                self._ledger.release(job)
+            elif state in (PREPARED, None):
+                self._expire(folder)
+
+    def _expire(self, folder: JobFolder) -> None:
+        """A job that was made ready and never started: its server is gone or has changed its mind."""
+        with self._starting:
+            if folder.started is None and self._ledger.expired(folder.job):
+                folder.remove()
+                self._ledger.release(folder.job)
 
 
 def _read(path: str, offset: int, limit: int) -> bytes:

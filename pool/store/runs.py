@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Engine, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Engine, Select, and_, func, insert, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pool.errors import ConflictError, NotFoundError
@@ -81,6 +81,12 @@ class Runs:
             if to in FINISHED or to == JobStatus.SUBMITTED:
                 connection.execute(update(allocations).where(allocations.c.job_id == job_id).values(released=1))
 
+    def move_all(self, job_ids: Sequence[str], to: JobStatus) -> None:
+        """Move several jobs, all or none."""
+        with writing(self._engine) as connection:
+            for job_id in job_ids:
+                moves.move_job(connection, job_id, to)
+
     def ask_stop(self, run_id: str, how: str) -> None:
         """Remember that a stop was asked for: `stop` or `abort`; an abort is never weakened to a stop."""
         with writing(self._engine) as connection:
@@ -97,6 +103,11 @@ class Runs:
         """The live jobs on a host."""
         with self._engine.connect() as connection:
             return _jobs(connection, and_(jobs.c.host_id == host_id, _LIVE))
+
+    def finished_on(self, host_id: str) -> list[str]:
+        """The ids of the jobs that have ended on a host."""
+        with self._engine.connect() as connection:
+            return list(connection.scalars(select(jobs.c.id).where(jobs.c.host_id == host_id, not_(_LIVE))))
 
     def job(self, job_id: str) -> Job:
         """One job; NotFoundError."""

@@ -1,0 +1,126 @@
+"""`pool add-ssh`: make machines that you can ssh into hosts of the pool."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_EXAMPLES = """\
+examples:
+  pool add-ssh ubuntu@gpu1 -i ~/.ssh/id_ed25519
+  pool add-ssh gpu1 gpu2 gpu3 -l ubuntu -i key --network 10.0.0.0/24     three at once, side by side
+  pool add-ssh ssh://root@[fd00::5]:2222 -i key --name gpu5 --fingerprint SHA256:...
+
+A host's key is shown and asked about once, then pinned. The same command again changes nothing.
+"""
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "add-ssh",
+        help="make machines that you can ssh into hosts of the pool",
+        description="Log in to each machine, install the runner with Ansible, and make it a host of the pool.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("destinations", nargs="+", metavar="[USER@]HOST", help="as for ssh; ssh://USER@HOST:PORT too")
+    parser.add_argument("-i", "--identity", metavar="KEY", help="private key file (default: the agent's keys)")
+    parser.add_argument("-p", "--port", type=int, metavar="PORT", help="SSH port (default: 22, or ~/.ssh/config)")
+    parser.add_argument("-l", "--login", metavar="USER", help="login name (default: yours, or ~/.ssh/config)")
+    parser.add_argument("--name", help="what the pool calls it (default: the host name); one host only")
+    parser.add_argument("--pool", help="the pool it joins (default: default)")
+    parser.add_argument("--region", help="its region label (default: remote)")
+    parser.add_argument("--network", metavar="CIDR", help="the network over which it reaches the others: 10.0.0.0/24")
+    parser.add_argument("--internal-ip", metavar="IP", help="its address there, when it cannot be found in --network")
+    parser.add_argument("--label", action="append", metavar="K=V", help="a label of your own (repeatable)")
+    parser.add_argument("--price", type=float, metavar="P", help="price an hour, for a task's max_price (default: 0)")
+    parser.add_argument("--fingerprint", metavar="SHA256:…", help="the host key you expect; one host only")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pool.cli import render
+    from pool.client import Client
+    from pool.errors import InputError, from_json
+
+    if len(args.destinations) > 1 and (args.name or args.fingerprint or args.internal_ip):
+        raise InputError("--name, --fingerprint and --internal-ip are for one host at a time")
+    client = Client()
+    wishes = [_wish(args, destination) for destination in args.destinations]
+    sights = client.post("/hosts/look", {"hosts": wishes})
+    errors = [sight["error"] for sight in sights if sight["error"]]
+    for sight in sights:
+        for warning in sight["warnings"]:
+            render.note(f"pool: {warning}")
+    trusted = [
+        wish | {"fingerprint": sight["fingerprint"]}
+        for wish, sight in zip(wishes, sights, strict=True)
+        if not sight["error"] and _is_trusted(sight, errors)
+    ]
+    outcome = _add(client, trusted) if trusted else []
+    errors += [added["error"] for added in outcome if added["error"]]
+    if args.json:
+        render.write_json({"hosts": outcome, "errors": errors})
+    for error in errors[1:]:
+        render.note(f"pool: {error['message']}" + (f"\ntry: {error['hint']}" if error["hint"] else ""))
+    if errors:
+        raise from_json(errors[0])
+    return 0
+
+
+def _wish(args: argparse.Namespace, destination: str) -> dict[str, Any]:
+    return {
+        "destination": destination,
+        "user": args.login,
+        "port": args.port,
+        "key": os.path.abspath(os.path.expanduser(args.identity)) if args.identity else None,
+        "name": args.name,
+        "pool": args.pool,
+        "region": args.region,
+        "network": args.network,
+        "internal_ip": args.internal_ip,
+        "labels": args.label or [],
+        "price": args.price,
+        "fingerprint": args.fingerprint,
+    }
+
+
+def _is_trusted(sight: dict[str, Any], errors: list[dict[str, Any]]) -> bool:
+    """Show the host key; a key that nothing vouches for needs a person's yes, and without one is an error."""
+    from pool.cli import render
+    from pool.errors import HostKeyError
+
+    where = f"{sight['address']}" + (f" port {sight['port']}" if sight["port"] != 22 else "")
+    said = {"fingerprint": "as given", "known_hosts": "known to your ssh", "pinned": "pinned before", None: "unknown"}
+    render.note(f"{sight['name']}  {where}  {sight['key_type']} {sight['fingerprint']} ({said[sight['trusted']]})")
+    if sight["trusted"]:
+        return True
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        sys.stderr.write(f"Is that the key of {sight['name']}? (yes/no/fingerprint) ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip() in ("yes", sight["fingerprint"]):
+            return True
+    refused = HostKeyError(
+        f"{sight['name']}: its host key is not known: {sight['fingerprint']}",
+        hint=f"compare it on the host, then add --fingerprint {sight['fingerprint']}",
+    )
+    errors.append(refused.to_json())
+    return False
+
+
+def _add(client: Any, wishes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from pool.cli.steps import show_steps
+
+    ended: list[dict[str, Any]] = show_steps(client.stream("POST", "/hosts", {"hosts": wishes}))
+    for added in ended:
+        if not added["error"]:
+            sys.stderr.write(f"{added['name']} is ready (changed={added['changed']})\n")
+    return ended

@@ -1,0 +1,152 @@
+"""Shows a run as it goes: every rank's output, what changes, and its end. `pool run`, `attach` and `logs` are this.
+
+A reader keeps its offsets, so when the server is restarted under it, it goes on at the very byte.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from pool.cli import render
+from pool.cli.terminal import Prefixer, Sanitiser
+from pool.client import Client
+from pool.errors import InterruptError, RunError, ServerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_RECONNECT_S = 60.0
+
+
+class Follower:
+    """Follows one run to its end."""
+
+    def __init__(self, run: dict[str, Any], *, ranks: list[int] | None = None, live: bool = True, quiet: bool = False):
+        self.run = run
+        self._ranks = ranks or [job["rank"] for job in run["jobs"]]
+        self._live, self._quiet = live, quiet
+        self._offsets = dict.fromkeys(self._ranks, 0)
+        width = len(str(max(self._ranks)))
+        self._prefixers = {rank: Prefixer(rank, width) for rank in self._ranks} if len(self._ranks) > 1 else {}
+        self._sanitisers = {rank: Sanitiser() for rank in self._ranks} if sys.stdout.isatty() else {}
+        self._told: dict[int, tuple[Any, ...]] = {}
+
+    def follow(self) -> dict[str, Any]:
+        """Until the run's end (or, not `live`, the log's end of now); the run as it is then."""
+        lost_at = None
+        while True:
+            try:
+                for head, body in Client().stream("GET", self._path()):
+                    lost_at = None
+                    if "end" in head:
+                        self.run = head["end"]
+                        self._finish()
+                        return self.run
+                    self._take(head, body)
+            except ServerError as error:
+                if not error.details.get("cut_off"):
+                    raise
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > _RECONNECT_S:
+                    raise
+                time.sleep(0.2)
+
+    def _path(self) -> str:
+        words = [f"rank={rank}" for rank in self._ranks]
+        words += [f"from={rank}:{offset}" for rank, offset in self._offsets.items()]
+        return f"/runs/{self.run['id']}/follow?live={int(self._live)}&" + "&".join(words)
+
+    def _take(self, head: dict[str, Any], body: bytes) -> None:
+        if "run" in head:
+            self.run = head["run"]
+            self._tell()
+        elif "notice" in head:
+            render.note(f"pool: rank {head['rank']}: {head['notice']}")
+        else:
+            rank = head["rank"]
+            self._offsets[rank] = head["offset"] + len(body)
+            self._show(rank, self._sanitisers[rank].feed(body) if rank in self._sanitisers else body)
+
+    def _show(self, rank: int, data: bytes) -> None:
+        if rank in self._prefixers:
+            data = self._prefixers[rank].feed(data)
+        if data:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+    def _finish(self) -> None:
+        for rank, sanitiser in self._sanitisers.items():
+            self._show(rank, sanitiser.finish())
+        for prefixer in self._prefixers.values():
+            sys.stdout.buffer.write(prefixer.finish())
+        sys.stdout.buffer.flush()
+        if self._live:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say what changed about each rank since the last time."""
+        if self._quiet:
+            return
+        for job in self.run["jobs"]:
+            state = (job["shown"], job["reason"] if job["shown"] not in ("running", "done") else None)
+            if self._told.get(job["rank"]) != state:
+                self._told[job["rank"]] = state
+                render.note(_told(self.run, job))
+
+
+def _told(run: dict[str, Any], job: dict[str, Any]) -> str:
+    who = f"pool: {run['name']}" + (f" rank {job['rank']}" if run["nodes"] > 1 else "")
+    text = f"{who} {job['shown']}"
+    if job["host"]:
+        text += f" on {job['host']}"
+    if job["exit_code"]:
+        text += f", exit code {job['exit_code']}"
+    if job["reason"]:
+        text += f": {job['reason']}"
+    return text
+
+
+def follow_to_end(follower: Follower) -> int:
+    """Follow; Ctrl-C asks whether to stop the run or to let it go on. The run's exit code."""
+    stopped = False
+    while True:
+        try:
+            run = follower.follow()
+            break
+        except KeyboardInterrupt:
+            answer = _ask_about(follower.run["name"])
+            if answer == "detach":
+                render.note(f"\nthe run goes on\ntry: pool attach {follower.run['name']}")
+                return 0
+            if answer == "stop":
+                abort = stopped
+                Client().post(f"/runs/{follower.run['id']}/stop", {"abort": abort})
+                render.note("pool: killing it now" if abort else "pool: stopping it; Ctrl-C again to kill it")
+                stopped = True
+    return exit_code(run, stopped=stopped)
+
+
+def exit_code(run: dict[str, Any], *, stopped: bool = False) -> int:
+    """The run's exit code; InterruptError when the user stopped it here, RunError when it ended without one."""
+    if run["exit_code"] is not None:
+        code: int = run["exit_code"]
+        return code
+    if stopped:
+        raise InterruptError(f"{run['name']} was stopped")
+    why = next((job["reason"] for job in run["jobs"] if job["reason"]), None)
+    raise RunError(f"{run['name']} {run['status']}" + (f": {why}" if why else ""), hint=f"pool logs {run['name']}")
+
+
+def _ask_about(name: str) -> str:
+    """stop | detach | go on. Without a terminal an interrupt means stop, as with any program in the foreground."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return "stop"
+    sys.stderr.write(f"\n{name}: [s]top it, [d]etach and let it run, or Enter to go on watching? ")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline().strip().lower()
+    except KeyboardInterrupt:
+        return "stop"
+    return {"s": "stop", "stop": "stop", "d": "detach", "detach": "detach"}.get(answer, "go on")

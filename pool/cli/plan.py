@@ -1,0 +1,61 @@
+"""Shows a plan: what is asked, the host of each rank, and why the other hosts are not taken."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pool.cli.render import gigabytes, span, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def show_plan(plan: dict[str, Any], source: str) -> None:
+    """To stderr: stdout is the task's."""
+    say = sys.stderr.write
+    nodes = f"{plan['nodes']} nodes, each" if plan["nodes"] > 1 else "one node"
+    say(f"task      {os.path.relpath(source)}\n")
+    say(f"asks      {nodes}: {_request(plan['request'])}; {plan['runtime']}")
+    say(f"; at most {span(plan['max_duration_s'])}\n" if plan["max_duration_s"] else "\n")
+    for note in plan["notes"]:
+        say(f"note      {note}\n")
+    if plan["offers"]:
+        say("\n" + table(("RANK", "HOST", "IP", "GPUS", "CPUS", "MEMORY"), [_offer(o) for o in plan["offers"]]))
+    for refusal in plan["refusals"]:
+        misses = "; ".join(f"{m['requirement']}: asks {m['asks']}, has {m['has']}" for m in refusal["misses"])
+        say(f"not {refusal['host']}: {misses}\n")
+    if not plan["offers"] and plan["waits"]:
+        say(f"waits     {plan['reason']}\n")
+    say("\n")
+    sys.stderr.flush()
+
+
+def _offer(offer: dict[str, Any]) -> list[Any]:
+    gpus = ", ".join(sorted({gpu["name"].removeprefix("NVIDIA ") for gpu in offer["gpus"]}))
+    cards = f"{len(offer['gpus'])}x {gpus}" if offer["gpus"] else "-"
+    return [offer["rank"], offer["host"], offer["ip"], cards, f"{offer['cpus']:g}", gigabytes(offer["memory_mib"])]
+
+
+def _request(request: dict[str, Any]) -> str:
+    words = []
+    gpu = request["gpu"]
+    if gpu:
+        names = "/".join(gpu["name"]) or "any GPU"
+        memory = f" of {_range(gpu['memory_mib'], gigabytes)}" if gpu["memory_mib"] else ""
+        words.append(f"{_range(gpu['count'])} x {names}{memory}")
+    if request["cpu"]:
+        words.append(f"{_range(request['cpu'])} CPUs")
+    if request["memory_mib"]:
+        words.append(f"{_range(request['memory_mib'], gigabytes)} memory")
+    if request["disk_mib"]:
+        words.append(f"{_range(request['disk_mib'], gigabytes)} disk")
+    return ", ".join(words) or "no GPU, anything else"
+
+
+def _range(bounds: dict[str, Any], word: Any = lambda number: f"{number:g}") -> str:
+    low, high = bounds["min"], bounds["max"]
+    if low == high:
+        return str(word(low))
+    return f"{'' if low is None else word(low)}..{'' if high is None else word(high)}"

@@ -1,0 +1,158 @@
+"""`pool run`: shows the plan, asks, sends the folder, starts the run and shows its output to the end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_EXAMPLES = """\
+examples:
+  pool run . -f train.dstack.yml                 plan, question, output; ends with the run's exit code
+  pool run . -f train.dstack.yml -y -d           no question, do not stay for the output
+  pool run . -f train.dstack.yml --lr 0.1        what follows is ${{ run.args }} in the task
+  pool run . -f train.dstack.yml -- -n 3         the same, for arguments that pool has too
+
+Ctrl-C asks whether to stop the run or to leave it running.
+"""
+
+#: Options of `pool run` that go to the server as they are: flag(s), name there, help, repeatable.
+_OPTIONS = (
+    (("-n", "--name"), "name", "name of the run (default: made up)", False),
+    (("-e", "--env"), "env", "set a variable of the task: NAME=value, or NAME to take yours", True),
+    (("--gpu",), "gpu", "GPUs of each node, as in `resources.gpu`: A100:2, 24GB..", False),
+    (("--cpu",), "cpu", "CPUs of each node: 4, 4..8", False),
+    (("--memory",), "memory", "memory of each node: 32GB..", False),
+    (("--disk",), "disk", "free disk of each node: 100GB..", False),
+    (("--max-duration",), "max_duration", "stop it after this long: 2h, 1h30m, off", False),
+    (("--pool",), "pool", "only hosts of this pool", False),
+    (("--instance",), "instance", "only this host", False),
+    (("--region",), "regions", "only hosts with this region label", True),
+    (("--profile",), "profile", "use this profile of .dstack/profiles.yml", False),
+)
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "run",
+        help="run a task on the pool",
+        usage="pool run WORKING_DIR [-f FILE] [options] [run args ...]",
+        description="Run a task: show the plan, ask, send the folder, start every rank, show their output.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("working_dir", metavar="WORKING_DIR", help="the folder to send; the task runs in it")
+    parser.add_argument("-f", "--file", metavar="FILE", help="the task file (default: WORKING_DIR/.dstack.yml)")
+    for flags, name, text, repeatable in _OPTIONS:
+        action = "append" if repeatable else "store"
+        parser.add_argument(*flags, dest=f"option_{name}", metavar=name.upper(), help=text, action=action)
+    parser.add_argument("-d", "--detach", action="store_true", help="do not stay for the output")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only the task's own output")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and end")
+    parser.set_defaults(run=_run)
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """`pool`'s own words and the task's: everything after `--`, or from the first word that pool has no use for.
+
+    argparse cannot do it: its REMAINDER begins right after WORKING_DIR and would take `-f FILE` with it.
+    """
+    with_value = {flag for flags, _, _, _ in _OPTIONS for flag in flags} | {"-f", "--file"}
+    alone = {"-d", "--detach", "-y", "--yes", "-q", "--quiet", "--dry-run", "-h", "--help"}
+    at, folder_seen = 0, False
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            return words[:at], words[at + 1 :]
+        if word in with_value:
+            at += 2
+        elif word in alone or word.partition("=")[0] in with_value or _short(word, with_value, alone):
+            at += 1
+        elif not word.startswith("-") and not folder_seen:
+            folder_seen, at = True, at + 1
+        else:
+            return words[:at], words[at:]
+    return words, []
+
+
+def _short(word: str, with_value: set[str], alone: set[str]) -> bool:
+    """`-dy` or `-fFILE`: short options written together, or with their value."""
+    if not word.startswith("-") or word.startswith("--"):
+        return False
+    return word[:2] in with_value or all(f"-{letter}" in alone for letter in word[1:])
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pool.cli import render
+    from pool.cli.follow import Follower, follow_to_end
+    from pool.cli.plan import show_plan
+    from pool.client import Client
+    from pool.errors import BlockedError
+
+    client = Client()
+    asked = _asked(args)
+    asked["env"] = {name: os.environ[name] for name in client.post("/needed", asked) if name in os.environ}
+    plan = client.post("/plan", asked)
+    if not args.quiet or args.dry_run:
+        show_plan(plan, args.file)
+    if not plan["offers"] and not plan["waits"]:
+        raise BlockedError(plan["reason"], hint=plan["suggestion"] or "pool ps")
+    if args.dry_run:
+        return 0
+    render.confirm("Run it?" if plan["offers"] else "Run it once hosts are free?", yes=args.yes)
+    run = _submit(client, asked, quiet=args.quiet)
+    if args.detach:
+        sys.stdout.write(run["name"] + "\n")
+        return 0
+    return follow_to_end(Follower(run, quiet=args.quiet))
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """The request: the file's text, the options, and everything after them for the task."""
+    from pool.errors import InputError
+
+    if not os.path.isdir(args.working_dir):
+        raise InputError(f"there is no folder {args.working_dir}", hint="pool run . -f train.dstack.yml")
+    path = args.file = args.file or os.path.join(args.working_dir, ".dstack.yml")
+    try:
+        with open(path, "rb") as file:
+            text = file.read(16 << 20)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", hint="name the task file with -f FILE") from error
+    options = {name: getattr(args, f"option_{name}") for _, name, _, _ in _OPTIONS}
+    return {
+        "text": text.decode(errors="surrogateescape"),
+        "source": path,
+        "folder": os.path.abspath(args.working_dir),
+        "options": {name: value for name, value in options.items() if value is not None},
+        "args": args.run_args,
+    }
+
+
+def _submit(client: Any, asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """Send the folder unless the server has it, then the run. Its id is made here: sent twice it is one run."""
+    import tempfile
+
+    from pool import config
+    from pool.cli import render
+    from pool.cli.pack import pack, repo_id
+
+    with tempfile.TemporaryFile(dir=config.state_dir()) as archive:
+        sha256, size, left_out = pack(asked["folder"], archive)
+        for line in left_out:
+            render.note(f"pool: left out {line}")
+        if not client.get(f"/code/{sha256}")["has"]:
+            if size > 64 << 20 and not quiet:
+                render.note(f"pool: sending {size >> 20} MiB")
+            archive.seek(0)
+            client.put(f"/code/{sha256}", iter(lambda: archive.read(1 << 20), b""), size)
+    body = asked | {"id": os.urandom(8).hex(), "code": sha256, "repo_id": repo_id(asked["folder"])}
+    run: dict[str, Any] = client.post("/runs", body)
+    return run

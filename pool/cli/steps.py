@@ -1,0 +1,34 @@
+"""Shows the steps of long work on hosts as they end: one line each, with the time it took."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+
+def show_steps(stream: Iterator[tuple[dict[str, Any], bytes]]) -> Any:
+    """Print the steps of a stream to stderr; what its `end` says. On a terminal the running step is shown too."""
+    live = sys.stderr.isatty()
+    for head, _ in stream:
+        if "end" in head:
+            _erase(live)
+            return head["end"]
+        line = f"{head['host']}  {head['step']}"
+        _erase(live)
+        if head["status"] == "started":
+            if live:
+                sys.stderr.write(f"{line} …")
+        elif head["status"] != "skipped":
+            problem = f": {head['message']}" if head["message"] and head["status"] in ("failed", "unreachable") else ""
+            sys.stderr.write(f"{line}  {head['status']}  {head['seconds']:.1f}s{problem}\n")
+        sys.stderr.flush()
+    return None
+
+
+def _erase(live: bool) -> None:
+    if live:
+        sys.stderr.write("\r\x1b[K")

@@ -1,0 +1,173 @@
+"""Talks to the pool server over its Unix socket; starts it when it does not run. The CLI's way in, and the Python SDK.
+
+    with pool.client.connect() as server: ...    is not needed: each call is a connection of its own
+    Client().get("/hosts")                       JSON
+    Client().stream("GET", "/runs/x/follow")     frames: (head, body) pairs
+
+Light on purpose: importing `http.client` alone costs more than this file may (`pool ps` <= 5 x `python -c pass`).
+HTTP/1.0 with `Connection: close` needs no more than this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+from pool import config
+from pool.errors import ServerError, from_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+#: How long a server that was just started may take until it answers.
+_START_S = 30.0
+
+
+class Client:
+    """The server of this machine's state folder. Every error it answers is raised as the PoolError it was."""
+
+    def __init__(self, *, start: bool = True) -> None:
+        """`start`: start the server when it does not run; else ServerError."""
+        self._start = start
+
+    def get(self, path: str) -> Any:
+        """GET as JSON."""
+        return self._json("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """POST a JSON object, answer as JSON."""
+        return self._json("POST", path, body or {})
+
+    def put(self, path: str, pieces: Iterable[bytes], length: int) -> Any:
+        """PUT `length` bytes that come in pieces, answer as JSON."""
+        with self._connect() as link:
+            link.sendall(_head("PUT", path, length))
+            for piece in pieces:
+                link.sendall(piece)
+            return _answer(link)
+
+    def stream(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The frames of a stream, heads and bodies, as they come.
+
+        An `error` head is raised. ServerError when the stream is cut off before its `end` head.
+        """
+        from pool.runner.frames import PING, Decoder
+
+        decoder = Decoder()
+        with self._connect() as link:
+            _send(link, method, path, body)
+            rest = _check_status(link)
+            while True:
+                for frame in decoder.feed(rest):
+                    if "error" in frame.head:
+                        raise from_json(frame.head["error"])
+                    if frame.kind != PING:
+                        yield frame.head, frame.body
+                    if "end" in frame.head:
+                        return
+                rest = link.recv(1 << 18)
+                if not rest:
+                    raise ServerError("the connection to the server was cut off", cut_off=True)
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        with self._connect() as link:
+            _send(link, method, path, body)
+            return _answer(link)
+
+    def _connect(self) -> socket.socket:
+        link = _dial()
+        if link is None and self._start:
+            start()
+            link = _dial()
+        if link is None:
+            raise ServerError("the pool server does not run", hint="pool server start")
+        return link
+
+
+def start() -> None:
+    """Start the server, unless it runs; returns when it answers. ServerError when it does not come up."""
+    import subprocess
+    import sys
+
+    log_path = config.path("server.log")
+    with open(log_path, "ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pool.server.main"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_S
+    while True:
+        link = _dial()
+        if link is not None:
+            link.close()
+            return
+        if server.poll() not in (None, 0):
+            raise ServerError(f"the server ended at its start: {_last_line(log_path)}", hint=f"tail {log_path}")
+        if time.monotonic() > deadline:
+            raise ServerError(f"the server did not answer within {_START_S:.0f} s", hint=f"tail {log_path}")
+        time.sleep(0.01)
+
+
+def _dial() -> socket.socket | None:
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        link.connect(config.socket_path())
+    except (FileNotFoundError, ConnectionRefusedError):
+        link.close()
+        return None
+    return link
+
+
+def _send(link: socket.socket, method: str, path: str, body: dict[str, Any] | None) -> None:
+    data = b"" if body is None else json.dumps(body).encode()
+    link.sendall(_head(method, path, len(data)) + data)
+
+
+def _head(method: str, path: str, length: int) -> bytes:
+    return f"{method} {path} HTTP/1.0\r\nHost: pool\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def _answer(link: socket.socket) -> Any:
+    pieces = [_check_status(link)]
+    while pieces[-1]:
+        pieces.append(link.recv(1 << 18))
+    return json.loads(b"".join(pieces))
+
+
+def _check_status(link: socket.socket) -> bytes:
+    """Read the answer's head; what was read of its body. Raises the error that the server answered."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = link.recv(1 << 16)
+        if not chunk:
+            raise ServerError(
+                "the server closed the connection", hint="try again; see `pool server status`", cut_off=True
+            )
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    status = int(head.split(b" ", 2)[1])
+    if status == 200:
+        return body
+    while chunk := link.recv(1 << 16):
+        body += chunk
+    try:
+        error = json.loads(body)
+    except ValueError:
+        raise ServerError(f"the server answered {status}", hint=f"tail {config.path('server.log')}") from None
+    raise from_json(error)
+
+
+def _last_line(path: str) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 2000))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"

@@ -1,0 +1,201 @@
+"""Add: from a destination a person typed to a host that takes jobs.
+
+    look     resolve the destination, ask for its host key: nothing is changed, nothing authenticated
+    add      pin the key ─▶ log in and look around ─▶ keep the host ─▶ playbooks/host.yml ─▶ link ─▶ ready
+                 └─ failed: the pin goes, the host is not listed      └─ failed: listed as broken, with the reason
+
+Hosts of one call go side by side; one that fails or is slow holds up no other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pool.errors import ConflictError, HostError, HostKeyError, PoolError, UnreachableError
+from pool.lifecycle.assemble import known_hosts, target_of
+from pool.provision.playbook import run_playbook
+from pool.provision.preflight import Preflight, preflight
+from pool.provision.progress import StepEvent
+from pool.provision.zipapp import build_runner
+from pool.ssh import connection as ssh
+from pool.ssh import host_keys
+from pool.states import HostStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pool.host import Host
+    from pool.lifecycle.context import Context
+
+#: From the playbook's end until the new link must have told the host's facts.
+_LINK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What `look` saw of one destination: the host as it would be added, and its key."""
+
+    host: Host
+    fingerprint: str
+    trusted: str | None  #: fingerprint | known_hosts | pinned; None: a person has to say
+    key_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """How adding one host ended."""
+
+    name: str
+    changed: int  #: Ansible tasks that changed something
+    error: PoolError | None = None
+
+
+def look(ctx: Context, wish: Host, fingerprint: str | None) -> Sight:
+    """Ask the host for its key. HostKeyError when it is not the pinned one, or not `fingerprint`."""
+    host = _known_as(ctx, wish)
+    pinned = host_keys.lookup(known_hosts(ctx), host.address, host.port)
+    if pinned is not None:
+        offered = host_keys.scan(host.address, host.port)
+        if pinned not in offered and not _still_offers(host, pinned):
+            raise host_keys.changed(host.name, pinned, offered[0])
+        return Sight(host, host_keys.fingerprint(pinned), "pinned", pinned.get_name())
+    contact = host_keys.first_contact(host.address, host.port, expected=fingerprint)
+    return Sight(host, contact.fingerprint, contact.trusted, contact.key.get_name())
+
+
+def add(ctx: Context, sights: Sequence[tuple[Host, str]], on_step: Callable[[StepEvent], None]) -> list[Added]:
+    """Add each host whose key has the fingerprint beside it; one outcome a host, in order."""
+    results: dict[str, Added] = {}
+    entered: list[tuple[Host, Preflight]] = []
+    for (host, _), outcome in zip(
+        sights, ctx.every(lambda each: _enter(ctx, each[0], each[1], on_step), sights), strict=True
+    ):
+        if isinstance(outcome, PoolError):
+            results[host.name] = Added(host.name, 0, outcome)
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            entered.append(outcome)
+    if entered:
+        results |= _provision(ctx, entered, on_step)
+    return [results[host.name] for host, _ in sights]
+
+
+def _known_as(ctx: Context, wish: Host) -> Host:
+    """The wish with the id and status of the host it is about, when that is in the pool; ConflictError for its name."""
+    for host in ctx.store.hosts.all():
+        same = (host.address, host.port, host.user) == (wish.address, wish.port, wish.user)
+        if same:
+            name = wish.name if wish.name != wish.address else host.name
+            if name != host.name:
+                raise ConflictError(f"{wish.address} is in the pool as {host.name}", hint=f"pool rm {host.name}")
+            return replace(wish, id=host.id, name=host.name, status=host.status, facts=host.facts)
+        if host.name == wish.name:
+            raise ConflictError(f"there is a host named {wish.name} already", hint="name this one with --name")
+    return replace(wish, id=secrets.token_hex(8))
+
+
+def _still_offers(host: Host, pinned: Any) -> bool:
+    return pinned in host_keys.scan(host.address, host.port, every=True)
+
+
+def _enter(ctx: Context, host: Host, fingerprint: str, on_step: Callable[[StepEvent], None]) -> tuple[Host, Preflight]:
+    """Pin, log in, look around, and only then keep the host. What fails here leaves a new host unlisted."""
+    new = host.status == HostStatus.NEW
+    file = known_hosts(ctx)
+    was_pinned = host_keys.lookup(file, host.address, host.port)
+    began = time.monotonic()
+    on_step(StepEvent(host.name, "log in and look around", "started", 0.0))
+    try:
+        if was_pinned is None:
+            contact = host_keys.first_contact(host.address, host.port, expected=fingerprint)
+            host_keys.pin(file, host.address, host.port, contact.key)
+        elif host_keys.fingerprint(was_pinned) != fingerprint:
+            raise HostKeyError(f"{host.name}: the pinned key is {host_keys.fingerprint(was_pinned)}")
+        connection = ssh.connect(target_of(host), file)
+        try:
+            seen = preflight(host.name, partial(ssh.exec, connection))
+        finally:
+            connection.close()
+    except HostError as error:
+        if was_pinned is None:
+            host_keys.forget(file, host.address, host.port)
+        on_step(StepEvent(host.name, "log in and look around", "failed", time.monotonic() - began, str(error)))
+        raise
+    on_step(StepEvent(host.name, "log in and look around", "ok", time.monotonic() - began))
+    if new:
+        ctx.store.hosts.add(host)
+    else:
+        ctx.store.hosts.edit(host)
+    ctx.store.hosts.move(host.id, HostStatus.PROVISIONING)
+    ctx.bell.ring()
+    return host, seen
+
+
+def _provision(
+    ctx: Context, entered: Sequence[tuple[Host, Preflight]], on_step: Callable[[StepEvent], None]
+) -> dict[str, Added]:
+    zipapp = os.path.join(ctx.folder, "ansible", "runner.pyz")
+    os.makedirs(os.path.dirname(zipapp), mode=0o700, exist_ok=True)
+    build_runner(zipapp)
+    log = os.path.join(ctx.folder, "ansible", time.strftime("add-%Y%m%d-%H%M%S-") + secrets.token_hex(2) + ".log")
+    try:
+        outcomes = run_playbook(
+            "host.yml",
+            [target_of(host) for host, _ in entered],
+            known_hosts=known_hosts(ctx),
+            log=log,
+            variables={host.name: runner_variables(seen) | {"runner_zipapp": zipapp} for host, seen in entered},
+            on_event=on_step,
+        )
+    except PoolError as error:
+        for host, _ in entered:
+            ctx.store.hosts.move(host.id, HostStatus.BROKEN, str(error))
+        return {host.name: Added(host.name, 0, error) for host, _ in entered}
+    results = {}
+    for host, _ in entered:
+        outcome = outcomes[host.name]
+        if outcome.error is None:
+            ctx.keeper.keep(host)
+        else:
+            ctx.store.hosts.move(host.id, HostStatus.BROKEN, f"{outcome.step}: {outcome.error}")
+        results[host.name] = Added(host.name, outcome.changed, outcome.error)
+    for host, _ in entered:
+        if results[host.name].error is None:
+            results[host.name] = _await_ready(ctx, host, results[host.name], on_step)
+    ctx.bell.ring()
+    return results
+
+
+def _await_ready(ctx: Context, host: Host, added: Added, on_step: Callable[[StepEvent], None]) -> Added:
+    """The link's keeper makes the host ready once its runner has told its facts."""
+    began = time.monotonic()
+    on_step(StepEvent(host.name, "link to the runner", "started", 0.0))
+    while ctx.store.hosts.get(host.id).status == HostStatus.PROVISIONING:
+        seen = ctx.bell.count
+        if ctx.store.hosts.get(host.id).status != HostStatus.PROVISIONING:
+            break
+        if time.monotonic() - began > _LINK_S:
+            error = UnreachableError(f"{host.name}: its runner did not answer within {_LINK_S:.0f} s", hint="pool ps")
+            ctx.keeper.drop(host.id)
+            ctx.store.hosts.move(host.id, HostStatus.BROKEN, str(error))
+            on_step(StepEvent(host.name, "link to the runner", "failed", time.monotonic() - began, str(error)))
+            return replace(added, error=error)
+        ctx.bell.wait(seen, 1.0)
+    on_step(StepEvent(host.name, "link to the runner", "ok", time.monotonic() - began))
+    return added
+
+
+def runner_variables(seen: Preflight) -> dict[str, Any]:
+    """What the runner role needs to know about a host that was looked at."""
+    return {
+        "ansible_python_interpreter": seen.python,
+        "runner_python": seen.python,
+        "runner_scope": seen.scope,
+        "runner_home": seen.home if seen.scope == "user" else "",
+    }

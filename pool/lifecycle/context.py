@@ -1,0 +1,47 @@
+"""What every verb of the lifecycle works with: the store, the links, the bell, and threads for calls to hosts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pool.lifecycle.bell import Bell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pool.lifecycle.keeper import Keeper
+    from pool.store.store import Store
+
+#: Calls to hosts under way at once; each waits on a network, not on a CPU.
+_CALLS_AT_ONCE = 128
+
+
+@dataclass(slots=True)
+class Context:
+    """One running server's parts."""
+
+    folder: str  #: the state folder
+    store: Store
+    epoch: int
+    bell: Bell = field(default_factory=Bell)
+    #: By host id: GPUs that another pool's jobs hold there, as the host last said.
+    foreign: dict[str, frozenset[str]] = field(default_factory=dict)
+    keeper: Keeper = field(init=False)
+    calls: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="call")
+    )
+
+    def every(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`call` on each item at the same time; results in order, or the exceptions they ended with."""
+        if len(items) == 1:
+            return [_outcome(call, items[0])]
+        return list(self.calls.map(lambda item: _outcome(call, item), items))
+
+
+def _outcome(call: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return call(item)
+    except Exception as error:
+        return error

@@ -1,0 +1,212 @@
+"""Follow: the output of a run as it appears on its hosts, pulled by byte offset, with the run's states in between.
+
+Nothing is kept here: the log on the host is the truth, so a reader that comes back with its offsets misses no byte
+and sees none twice.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pool.errors import NotFoundError, PoolError, RunnerError, UnreachableError
+from pool.run import Run
+from pool.runner.frames import MAX_BODY
+from pool.states import FINISHED, JobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pool.lifecycle.context import Context
+    from pool.run import Job
+
+#: One reply of the host waits this long for a byte.
+_WAIT_S = 20.0
+_QUIET_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Log bytes of one rank from `offset` on."""
+
+    rank: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about one rank that a reader should know: its log is gone, its host is silent."""
+
+    rank: int
+    text: str
+
+
+def follow(
+    ctx: Context,
+    run: Run,
+    *,
+    ranks: list[int] | None = None,
+    offsets: Mapping[int, int] | None = None,
+    live: bool = True,
+) -> Iterator[Output | Notice | Run | None]:
+    """Yield output as it comes; the run whenever its state changed; None every few quiet seconds.
+
+    With `live` it ends when the run has and every byte was given, else when every byte of now was given.
+    NotFoundError for a rank the run does not have.
+    """
+    wanted = ranks if ranks else [job.rank for job in run.jobs]
+    unknown = set(wanted) - {job.rank for job in run.jobs}
+    if unknown:
+        raise NotFoundError(f"{run.name} has no rank {min(unknown)}: it has {len(run.jobs)}", hint="--rank 0")
+    news: _News = queue.Queue(maxsize=16)
+    gone = threading.Event()
+    readers = [_Reader(ctx, run.id, rank, (offsets or {}).get(rank, 0), live, news, gone) for rank in wanted]
+    try:
+        for reader in readers:
+            threading.Thread(target=reader.read, name=f"follow {run.name} {reader.rank}", daemon=True).start()
+        if live:
+            states = threading.Thread(target=_watch_states, args=(ctx, run.id, news, gone), daemon=True)
+            states.start()
+        yield from _merge(news, set(wanted), live)
+    finally:
+        gone.set()
+
+
+def states(ctx: Context, run: Run) -> Iterator[Run | None]:
+    """Yield the run whenever its state changed, until it has ended; None every few quiet seconds."""
+    while not run.finished:
+        seen, current = ctx.bell.count, ctx.store.runs.get(run.id)
+        yield current if current != run else None
+        run = current
+        if not run.finished:
+            ctx.bell.wait(seen, _QUIET_S)
+
+
+def _merge(news: _News, reading: set[int], live: bool) -> Iterator[Output | Notice | Run | None]:
+    """Until every reader is through and, with `live`, the run has ended."""
+    shown = None
+    ended = not live
+    while reading or not ended:
+        try:
+            item = news.get(timeout=_QUIET_S)
+        except queue.Empty:
+            yield None
+            continue
+        if isinstance(item, int):
+            reading.discard(item)
+        elif isinstance(item, Run):
+            ended = ended or item.finished
+            states = [(job.status, job.unreachable, job.reason) for job in item.jobs]
+            if states != shown:
+                shown = states
+                yield item
+        else:
+            yield item
+
+
+def _watch_states(ctx: Context, run_id: str, news: _News, gone: threading.Event) -> None:
+    """Hand over the run whenever the bell rings, until it has ended."""
+    while not gone.is_set():
+        seen, current = ctx.bell.count, ctx.store.runs.get(run_id)
+        _hand(news, current, gone)
+        if current.finished:
+            return
+        ctx.bell.wait(seen, _QUIET_S)
+
+
+def _hand(news: _News, item: Output | Notice | Run | int, gone: threading.Event) -> None:
+    """Hand over, unless the reader has left meanwhile: a slow reader holds back the pulling, never the job."""
+    while not gone.is_set():
+        try:
+            news.put(item, timeout=1.0)
+            return
+        except queue.Full:
+            continue
+
+
+#: What readers hand over; a rank's number says that its reader is through.
+_News = queue.Queue[Output | Notice | Run | int]
+
+
+class _Reader:
+    """Reads one rank's log to its end."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        run_id: str,
+        rank: int,
+        offset: int,
+        live: bool,
+        news: _News,
+        gone: threading.Event,
+    ) -> None:
+        self.rank = rank
+        self._ctx, self._run_id, self._offset, self._live = ctx, run_id, offset, live
+        self._news, self._gone = news, gone
+
+    def read(self) -> None:
+        try:
+            while not self._gone.is_set() and not self._step():
+                pass
+        except PoolError as error:
+            self._say(str(error))
+        finally:
+            _hand(self._news, self.rank, self._gone)
+
+    def _step(self) -> bool:
+        """Give what is there, or wait for some; True at the end."""
+        seen = self._ctx.bell.count
+        job = self._ctx.store.runs.get(self._run_id).jobs[self.rank]
+        kept = kept_log(self._ctx, job)
+        if kept is not None:
+            return self._give(kept[self._offset : self._offset + MAX_BODY], len(kept), True)
+        if job.status in (JobStatus.SUBMITTED, JobStatus.PLACED, JobStatus.STARTING) or job.host_id is None:
+            if not self._live or job.status in FINISHED:
+                return True
+            self._ctx.bell.wait(seen, _QUIET_S)
+            return False
+        try:
+            head, data = self._ctx.keeper.request(
+                job.host_id,
+                "read_log",
+                job=job.id,
+                offset=self._offset,
+                wait_s=_WAIT_S if self._live else 0,
+                timeout=_WAIT_S + 15,
+            )
+        except RunnerError as error:
+            if job.status in FINISHED and error.details.get("cause") == "no_such_job":
+                if job.started_at is not None:
+                    self._say("its log is no longer on the host")
+                return True
+            raise
+        except UnreachableError as error:
+            if not self._live:
+                raise
+            self._say(str(error))
+            self._ctx.bell.wait(seen, 30.0)
+            return False
+        return self._give(data, int(head["size"]), bool(head["eof"]))
+
+    def _give(self, data: bytes, size: int, ended: bool) -> bool:
+        if data:
+            _hand(self._news, Output(self.rank, self._offset, data), self._gone)
+            self._offset += len(data)
+        return self._offset >= size and (ended or not self._live)
+
+    def _say(self, text: str) -> None:
+        _hand(self._news, Notice(self.rank, text), self._gone)
+
+
+def kept_log(ctx: Context, job: Job) -> bytes | None:
+    """The log of a job whose host was removed, kept by `remove`; None where the host still has it."""
+    try:
+        with open(os.path.join(ctx.folder, "logs", job.id), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,160 @@
+"""Keeps a link to every host with a runner: a thread a host opens it, reopens it, says when it comes and goes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+from pool.errors import FencedError, HostError, PoolError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pool.host import Host
+    from pool.ssh.link import Link
+
+#: Waits between attempts double from the first to the second, with full jitter, so that a thousand hosts do not knock
+#: at once after a power cut. sshd's PerSourcePenalties counts failures: no faster than this.
+_RETRY_S = (0.5, 30.0)
+#: How long a request waits for a link that is being opened.
+_OPENING_S = 15.0
+
+
+class Keeper:
+    """The links of one server, by host id."""
+
+    def __init__(
+        self,
+        open_link: Callable[[Host, Callable[[dict[str, Any]], None], Callable[[], None]], Link],
+        *,
+        on_up: Callable[[Host, Link], None],
+        on_down: Callable[[Host, str], None],
+        on_event: Callable[[Host, dict[str, Any]], None],
+        on_fenced: Callable[[], None],
+    ) -> None:
+        self._open_link = open_link
+        self._on_up, self._on_down, self._on_event, self._on_fenced = on_up, on_down, on_event, on_fenced
+        self._kept: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, host: Host) -> None:
+        """Keep a link to `host` from now on; a link kept to it before is closed (its address may have changed)."""
+        kept = _Kept(host)
+        with self._lock:
+            old = self._kept.get(host.id)
+            self._kept[host.id] = kept
+        if old:
+            old.drop()
+        threading.Thread(target=self._run, args=(kept,), name=f"keeper {host.name}", daemon=True).start()
+
+    def drop(self, host_id: str) -> None:
+        """Close the link and keep none."""
+        with self._lock:
+            kept = self._kept.pop(host_id, None)
+        if kept:
+            kept.drop()
+
+    def close(self) -> None:
+        """Close every link."""
+        for host_id in list(self._kept):
+            self.drop(host_id)
+
+    def is_up(self, host_id: str) -> bool:
+        """True while requests can be sent."""
+        kept = self._kept.get(host_id)
+        return kept is not None and kept.link is not None and kept.link.up
+
+    def request(
+        self, host_id: str, verb: str, body: bytes = b"", *, timeout: float = 30.0, **head: Any
+    ) -> tuple[dict[str, Any], bytes]:
+        """`Link.request` to that host; waits for a link that is being opened. UnreachableError without one."""
+        kept = self._kept.get(host_id)
+        if kept is None:
+            raise UnreachableError("the host has no link", hint="pool ps")
+        link = kept.wait(_OPENING_S)
+        return link.request(verb, body, timeout=timeout, **head)
+
+    def _run(self, kept: _Kept) -> None:
+        pause = _RETRY_S[0]
+        while not kept.dropped.is_set():
+            try:
+                link = self._open_link(kept.host, lambda head: self._on_event(kept.host, head), kept.link_went_down)
+            except FencedError:
+                self._on_fenced()
+                return
+            except PoolError as error:
+                kept.failed(error)
+                self._on_down(kept.host, str(error))
+                kept.dropped.wait(random.uniform(0, pause))  # noqa: S311 - jitter, not a secret
+                pause = min(pause * 2, _RETRY_S[1])
+                continue
+            if not self._use(kept, link):
+                continue
+            pause = _RETRY_S[0]
+            kept.gone.wait()
+            if not kept.dropped.is_set():
+                self._on_down(kept.host, f"the link to {kept.host.name} is down")
+
+    def _use(self, kept: _Kept, link: Link) -> bool:
+        """Settle with the host first, then let requests through."""
+        kept.opened(link)
+        try:
+            self._on_up(kept.host, link)
+        except HostError as error:
+            kept.failed(error)
+            link.close()
+            self._on_down(kept.host, str(error))
+            kept.dropped.wait(_RETRY_S[0])
+            return False
+        kept.settled()
+        return True
+
+
+class _Kept:
+    """One host's link: opening, up, or failed with a reason."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.link: Link | None = None
+        self.gone = threading.Event()
+        self.dropped = threading.Event()
+        self._usable = threading.Condition()
+        self._ready = False
+        self._error: PoolError | None = None
+
+    def opened(self, link: Link) -> None:
+        self.gone.clear()
+        self.link = link
+        if not link.up:
+            self.gone.set()
+
+    def settled(self) -> None:
+        with self._usable:
+            self._ready, self._error = True, None
+            self._usable.notify_all()
+
+    def failed(self, error: PoolError) -> None:
+        with self._usable:
+            self._ready, self._error = False, error
+            self._usable.notify_all()
+
+    def link_went_down(self) -> None:
+        with self._usable:
+            self._ready = False
+            self._error = None
+        self.gone.set()
+
+    def drop(self) -> None:
+        self.dropped.set()
+        self.gone.set()
+        if self.link:
+            self.link.close()
+        self.failed(UnreachableError(f"the link to {self.host.name} was closed"))
+
+    def wait(self, timeout_s: float) -> Link:
+        with self._usable:
+            self._usable.wait_for(lambda: self._ready or self._error is not None, timeout_s)
+            if self._ready and self.link is not None:
+                return self.link
+            raise UnreachableError(str(self._error or f"the link to {self.host.name} is not up"), hint="pool ps")

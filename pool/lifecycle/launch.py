@@ -1,0 +1,167 @@
+"""Launch: from a placement to processes, all ranks or none.
+
+    placed:    reserve on every host ─▶ send the code where it is missing ─▶ prepare every host
+                  └─ refused or silent: undo everywhere; the run waits for another placement
+    starting:  start every rank
+                  └─ refused: that rank failed; silent: it may run, so its host is asked until it tells
+
+Until all ranks are moved to `starting`, in one transaction, nothing runs and everything can be undone. Every step is
+safe to repeat: a launch that was cut off (kill -9 of the server, a lost link) is simply done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pool.errors import ConflictError, HostError, PoolError, UnreachableError
+from pool.lifecycle import watch
+from pool.lifecycle.environment import mpi_hosts, pool_env
+from pool.runner.frames import MAX_BODY
+from pool.states import JobStatus
+
+if TYPE_CHECKING:
+    from pool.lifecycle.context import Context
+    from pool.run import Job, Run, TaskSpec
+
+#: A reservation that is not prepared within this time frees itself on the host.
+_RESERVE_TTL_S = 60.0
+#: Causes of a refusal that another placement may not meet.
+_ELSEWHERE = {"busy", "no_such_gpu", "not_reserved"}
+
+
+@dataclass(slots=True)
+class _Rank:
+    """One rank on its way."""
+
+    job: Job
+    has_code: bool = False
+    port: int = 0
+
+
+class _GivenUpError(PoolError):
+    """The run was asked to stop while it was being launched."""
+
+
+def launch(ctx: Context, run: Run) -> None:
+    """Bring every job of `run` that has a host to running. Never raises: what goes wrong becomes the jobs' state."""
+    placed = [job for job in run.jobs if job.status == JobStatus.PLACED]
+    if not placed or _make_ready(ctx, run, placed):
+        _start(ctx, ctx.store.runs.get(run.id))
+    ctx.bell.ring()
+
+
+def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
+    """Everything but the start, on all hosts; False when it had to be undone."""
+    ranks = [_Rank(job) for job in placed]
+    try:
+        spec = ctx.store.secrets.read(run.id)
+        _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
+        _each(ctx, ranks, lambda rank: _send_code(ctx, run, rank))
+        _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, rank, ranks[0].port))
+        _check_not_stopped(ctx, run)
+    except _GivenUpError:
+        undo(ctx, run, JobStatus.STOPPED, "stopped before it started")
+    except (UnreachableError, ConflictError) as error:
+        undo(ctx, run, JobStatus.SUBMITTED, str(error))
+    except PoolError as error:
+        elsewhere = error.details.get("cause") in _ELSEWHERE
+        undo(ctx, run, JobStatus.SUBMITTED if elsewhere else JobStatus.FAILED, str(error))
+    else:
+        ctx.store.runs.move_all([job.id for job in placed], JobStatus.STARTING)
+        return True
+    return False
+
+
+def undo(ctx: Context, run: Run, to: JobStatus, reason: str) -> None:
+    """Give back what a launch that did not come to its end has taken on the hosts, and move the jobs to `to`."""
+
+    def one(job: Job) -> None:
+        if job.host_id is not None:
+            # A host that is silent frees what was not started by itself, after its time to live.
+            with contextlib.suppress(HostError):
+                ctx.keeper.request(job.host_id, "release", job=job.id)
+        ctx.store.runs.move(job.id, to, reason=reason)
+
+    ctx.every(one, [job for job in ctx.store.runs.get(run.id).jobs if job.status == JobStatus.PLACED])
+    ctx.bell.ring()
+
+
+def _each(ctx: Context, ranks: list[_Rank], step: Any) -> None:
+    """One step on all ranks at once; the worst thing that happened on any of them is raised."""
+    errors = [outcome for outcome in ctx.every(step, ranks) if isinstance(outcome, Exception)]
+    errors.sort(key=lambda error: isinstance(error, UnreachableError))
+    if errors:
+        raise errors[0]
+
+
+def _reserve(ctx: Context, run: Run, rank: _Rank) -> None:
+    job = rank.job
+    answer, _ = ctx.keeper.request(
+        str(job.host_id),
+        "reserve",
+        job=job.id,
+        gpus=list(job.gpus),
+        ttl_s=_RESERVE_TTL_S,
+        code=run.code,
+        port=job.rank == 0,
+    )
+    rank.has_code, rank.port = bool(answer["has_code"]), int(answer["port"] or 0)
+
+
+def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
+    """Send the folder's archive in pieces, unless the host has it."""
+    if run.code is None or rank.has_code:
+        return
+    host = str(rank.job.host_id)
+    with open(os.path.join(ctx.folder, "code", run.code + ".tar"), "rb") as file:
+        offset = 0
+        while chunk := file.read(MAX_BODY):
+            _check_not_stopped(ctx, run)
+            ctx.keeper.request(host, "code_write", chunk, sha256=run.code, offset=offset)
+            offset += len(chunk)
+    ctx.keeper.request(host, "code_finish", sha256=run.code, timeout=120.0)
+
+
+def _prepare(ctx: Context, run: Run, spec: TaskSpec, rank: _Rank, master_port: int) -> None:
+    hosts = [ctx.store.hosts.get(str(job.host_id)) for job in run.jobs]
+    task = {
+        "script": spec.script or "",
+        "shell": spec.shell,
+        "working_dir": spec.working_dir,
+        "code": run.code,
+        "env": spec.env,
+        "pool_env": pool_env(run, rank.job, hosts, master_port),
+        "hosts_file": mpi_hosts(run, hosts),
+        "max_duration_s": spec.max_duration_s,
+        "stop_duration_s": spec.stop_duration_s,
+    }
+    ctx.keeper.request(str(rank.job.host_id), "prepare", job=rank.job.id, task=task, timeout=120.0)
+
+
+def _start(ctx: Context, run: Run) -> None:
+    """Start what is `starting`. `master-first` and `workers-first` wait for the one side before the other."""
+    jobs = [job for job in run.jobs if job.status == JobStatus.STARTING]
+    master, workers = [job for job in jobs if job.rank == 0], [job for job in jobs if job.rank > 0]
+    waves = {"master-first": [master, workers], "workers-first": [workers, master]}
+    for wave in waves.get(run.spec.startup_order, [jobs]):
+        if wave:
+            ctx.every(lambda job: _start_one(ctx, job), wave)
+
+
+def _start_one(ctx: Context, job: Job) -> None:
+    try:
+        status, _ = ctx.keeper.request(str(job.host_id), "start", job=job.id)
+    except UnreachableError:
+        return  # not known whether it started: watch.reconcile asks once the host is back
+    except HostError as error:
+        ctx.store.runs.move(job.id, JobStatus.FAILED, reason=str(error))
+        return
+    watch.observe(ctx, job.id, status)
+
+
+def _check_not_stopped(ctx: Context, run: Run) -> None:
+    if ctx.store.runs.get(run.id).stop_asked:
+        raise _GivenUpError

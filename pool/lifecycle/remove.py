@@ -1,0 +1,106 @@
+"""Remove: undo on a host what adding did, and forget it. The logs of its finished jobs are fetched first."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pool.errors import ConflictError, HostError, PoolError, RunnerError
+from pool.lifecycle.add import runner_variables
+from pool.lifecycle.assemble import known_hosts, target_of
+from pool.provision.playbook import run_playbook
+from pool.provision.preflight import preflight
+from pool.provision.progress import StepEvent
+from pool.runner.frames import MAX_BODY
+from pool.ssh import connection as ssh
+from pool.ssh import host_keys
+from pool.states import HostStatus, JobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pool.host import Host
+    from pool.lifecycle.context import Context
+
+
+def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, force: bool) -> None:
+    """Take the host `name` out of the pool and everything of ours off it.
+
+    ConflictError while a job is on it. A host that cannot be reached or undone stays listed (HostError), unless
+    `force`: then it is forgotten as it is, its jobs with it.
+    """
+    host = ctx.store.hosts.named(name)
+    live = ctx.store.runs.on_host(host.id)
+    if live and not force:
+        run = ctx.store.runs.get(live[0].run_id)
+        raise ConflictError(f"{name} has {len(live)} job(s) going on, of {run.name}", hint=f"pool stop {run.name}")
+    if host.status == HostStatus.READY:
+        ctx.store.hosts.move(host.id, HostStatus.DRAINING)
+    try:
+        _fetch_logs(ctx, host)
+        _undo(ctx, host, on_step)
+    except PoolError as error:
+        if not force:
+            if ctx.store.hosts.get(host.id).status == HostStatus.DRAINING and ctx.keeper.is_up(host.id):
+                ctx.store.hosts.move(host.id, HostStatus.READY)
+            raise
+        on_step(StepEvent(name, "undo what adding did", "failed", 0.0, str(error)))
+    ctx.keeper.drop(host.id)
+    for job in live:
+        ctx.store.runs.move(job.id, JobStatus.INTERRUPTED, reason=f"{name} was removed from the pool by force")
+    ctx.store.hosts.move(host.id, HostStatus.REMOVED)
+    host_keys.forget(known_hosts(ctx), host.address, host.port)
+    ctx.bell.ring()
+
+
+def _fetch_logs(ctx: Context, host: Host) -> None:
+    """Keep here what `pool logs` would have asked the host for."""
+    if not ctx.keeper.is_up(host.id):
+        if host.status in (HostStatus.READY, HostStatus.UNREACHABLE, HostStatus.DRAINING):
+            raise HostError(f"{host.name} does not answer", hint=f"pool rm {host.name} --force", host=host.name)
+        return
+    folder = os.path.join(ctx.folder, "logs")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for job_id in ctx.store.runs.finished_on(host.id):
+        temporary = os.path.join(folder, job_id + ".part")
+        with open(temporary, "wb") as file:
+            try:
+                _fetch(ctx, host, job_id, file.write)
+            except RunnerError as error:
+                if error.details.get("cause") != "no_such_job":
+                    raise
+        os.rename(temporary, os.path.join(folder, job_id))
+
+
+def _fetch(ctx: Context, host: Host, job_id: str, write: Callable[[bytes], object]) -> None:
+    offset, size = 0, 1
+    while offset < size:
+        head, data = ctx.keeper.request(host.id, "read_log", job=job_id, offset=offset, max=MAX_BODY)
+        size = int(head["size"])
+        write(data)
+        offset += len(data)
+
+
+def _undo(ctx: Context, host: Host, on_step: Callable[[StepEvent], None]) -> None:
+    connection = ssh.connect(target_of(host), known_hosts(ctx))
+    try:
+        seen = preflight(host.name, partial(ssh.exec, connection))
+    finally:
+        connection.close()
+    log = os.path.join(ctx.folder, "ansible", time.strftime("rm-%Y%m%d-%H%M%S-") + secrets.token_hex(2) + ".log")
+    os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
+    ctx.keeper.drop(host.id)
+    outcome = run_playbook(
+        "remove.yml",
+        [target_of(host)],
+        known_hosts=known_hosts(ctx),
+        log=log,
+        variables={host.name: runner_variables(seen)},
+        on_event=on_step,
+    )[host.name]
+    if outcome.error is not None:
+        ctx.keeper.keep(host)
+        raise outcome.error

@@ -1,0 +1,107 @@
+"""HTTP in general: what was asked, by whom, and JSON or a stream of frames as the answer.
+
+A PoolError becomes `{"error", "message", "hint", "details"}` with status 400. Streams are the runner's frames (EVENT,
+body = raw bytes); one without an `end` or `error` head was cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, StreamingResponse
+
+from pool.errors import InputError, PoolError
+from pool.runner import frames
+from pool.runner.frames import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+_log = logging.getLogger(__name__)
+
+#: A task file, its options and its environment together; a folder is uploaded beside it.
+_BODY_MAX = 16 << 20
+
+
+class Asked:
+    """One request: its path parameters, query, JSON body and the user who the kernel says is asking."""
+
+    def __init__(self, request: Request, body: dict[str, Any]) -> None:
+        self.path = request.path_params
+        self.query = request.query_params
+        self.body = body
+        self.user = _user(request)
+
+
+def answers_json(act: Callable[[Asked], Any]) -> Callable[[Request], Any]:
+    """An endpoint that answers what `act` returns, as JSON."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            asked = Asked(request, await _body(request))
+            return JSONResponse(await run_in_threadpool(act, asked))
+        except Exception as error:
+            return JSONResponse(_as_pool_error(error, request).to_json(), status_code=400)
+
+    return endpoint
+
+
+def answers_stream(act: Callable[[Asked], Iterator[Frame]]) -> Callable[[Request], Any]:
+    """An endpoint that sends the frames `act` yields; an error on the way becomes a last frame with an `error` head."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            asked = Asked(request, await _body(request))
+        except Exception as error:
+            return JSONResponse(_as_pool_error(error, request).to_json(), status_code=400)
+
+        def sent() -> Iterator[bytes]:
+            try:
+                for frame in act(asked):
+                    yield frames.encode(frame)
+            except Exception as error:
+                yield frames.encode(event({"error": _as_pool_error(error, request).to_json()}))
+
+        return StreamingResponse(sent(), media_type="application/octet-stream")
+
+    return endpoint
+
+
+def event(head: dict[str, Any], body: bytes = b"") -> Frame:
+    """One frame of a stream."""
+    return Frame(frames.EVENT, 0, head, body)
+
+
+def _as_pool_error(error: Exception, request: Request) -> PoolError:
+    if isinstance(error, PoolError):
+        return error
+    _log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return PoolError(f"the server stumbled: {error!r}", hint="see server.log in the state folder")
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    if request.method == "GET":
+        return {}
+    if int(request.headers.get("content-length") or 0) > _BODY_MAX:
+        raise InputError(f"the request is larger than {_BODY_MAX >> 20} MiB")
+    value = await request.json() if await request.body() else {}
+    if not isinstance(value, dict):
+        raise InputError("the request is not a JSON object")
+    return value
+
+
+def _user(request: Request) -> str:
+    """The caller's login name, as the kernel tells it of the socket's other end (server/main.py asks it)."""
+    client = request.client
+    uid = int(client.host.removeprefix("uid:")) if client and client.host.startswith("uid:") else os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

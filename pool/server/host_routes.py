@@ -1,0 +1,125 @@
+"""Routes about hosts: list, look at a destination, add, remove."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+
+from pool.errors import PoolError
+from pool.lifecycle.add import Added, Sight, add, look
+from pool.lifecycle.remove import remove
+from pool.lifecycle.wish import host_wished
+from pool.runner import frames
+from pool.runner.frames import Frame
+from pool.server.endpoint import Asked, answers_json, answers_stream, event
+from pool.server.views import host_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pool.host import Host
+    from pool.lifecycle.context import Context
+    from pool.provision.progress import StepEvent
+
+#: Without a step for this long a frame is sent all the same, so that a reader that has gone is noticed.
+_QUIET_S = 5.0
+
+
+def host_routes(ctx: Context) -> list[Route]:
+    """Every route about hosts."""
+
+    def hosts(_: Asked) -> list[dict[str, Any]]:
+        return [host_json(view) for view in ctx.store.hosts.views(ctx.foreign)]
+
+    def looked(asked: Asked) -> list[dict[str, Any]]:
+        wishes = [host_wished(wish) for wish in asked.body["hosts"]]  # all of them, before any is asked
+        pairs = [(host, wish.get("fingerprint")) for (host, _), wish in zip(wishes, asked.body["hosts"], strict=True)]
+        seen = ctx.every(lambda pair: look(ctx, *pair), pairs)
+        return [_sight_json(*each) for each in zip(wishes, seen, strict=True)]
+
+    return [
+        Route("/hosts", answers_json(hosts)),
+        Route("/hosts/look", answers_json(looked), methods=["POST"]),
+        Route("/hosts", answers_stream(lambda asked: _add(ctx, asked)), methods=["POST"]),
+        Route("/hosts/{name}/remove", answers_stream(lambda asked: _remove(ctx, asked)), methods=["POST"]),
+    ]
+
+
+def _add(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    wishes = [(host_wished(wish)[0], str(wish["fingerprint"])) for wish in asked.body["hosts"]]
+
+    def act(on_step: Callable[[StepEvent], None]) -> list[dict[str, Any]]:
+        sights = [(look(ctx, host, fingerprint).host, fingerprint) for host, fingerprint in wishes]
+        return [_added_json(added) for added in add(ctx, sights, on_step)]
+
+    return _steps(act)
+
+
+def _remove(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    def act(on_step: Callable[[StepEvent], None]) -> dict[str, Any]:
+        remove(ctx, asked.path["name"], on_step, force=bool(asked.body.get("force")))
+        return {}
+
+    return _steps(act)
+
+
+def _steps(act: Callable[[Callable[[StepEvent], None]], Any]) -> Iterator[Frame]:
+    """`act` in a thread of its own, its steps as frames, its result as the last frame's `end`.
+
+    It goes on when the reader has gone: a host that is half provisioned helps nobody.
+    """
+    news: queue.SimpleQueue[StepEvent | None] = queue.SimpleQueue()
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(act(news.put))
+        except Exception as error:
+            outcome.append(error)
+        finally:
+            news.put(None)
+
+    threading.Thread(target=work, name="provision", daemon=True).start()
+    while True:
+        try:
+            step = news.get(timeout=_QUIET_S)
+        except queue.Empty:
+            yield Frame(frames.PING, 0, {})
+            continue
+        if step is None:
+            break
+        yield event(
+            {
+                "host": step.host,
+                "step": step.step,
+                "status": step.status,
+                "seconds": round(step.seconds, 3),
+                "message": step.message,
+            }
+        )
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    yield event({"end": outcome[0]})
+
+
+def _sight_json(wish: tuple[Host, list[str]], seen: Sight | Exception) -> dict[str, Any]:
+    host, warnings = wish
+    common = {"name": host.name, "address": host.address, "port": host.port, "user": host.user, "warnings": warnings}
+    if isinstance(seen, PoolError):
+        return common | {"error": seen.to_json()}
+    if isinstance(seen, Exception):
+        raise seen
+    return common | {
+        "name": seen.host.name,
+        "fingerprint": seen.fingerprint,
+        "key_type": seen.key_type,
+        "trusted": seen.trusted,
+        "error": None,
+    }
+
+
+def _added_json(added: Added) -> dict[str, Any]:
+    return {"name": added.name, "changed": added.changed, "error": added.error.to_json() if added.error else None}

@@ -1,0 +1,110 @@
+"""The server's process: `python -m pool.server.main`. Started by the first `pool` command, or by hand to watch it.
+
+One server a state folder: it holds `server.lock` for its life. kill -9 loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pool import config
+from pool.errors import FencedError
+from pool.lifecycle.assemble import assemble
+from pool.server.routes import routes
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator
+
+_log = logging.getLogger("pool.server")
+
+#: A follower of a run holds one thread while it waits.
+_THREADS = 1000
+#: Open streams get this long when the server ends; their readers reconnect by offset.
+_GRACE_S = 1
+
+
+class _PeerProtocol(H11Protocol):
+    """HTTP whose client is the uid that the kernel names (SO_PEERCRED), not what a request says."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer: socket.socket = transport.get_extra_info("socket")
+        uid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        self.client = (f"uid:{uid}", 0)
+
+
+def main() -> int:
+    """Serve until asked to stop; 0 when another server has the folder already, 75 when a newer one took the pool."""
+    folder = config.state_dir()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("paramiko").setLevel(logging.ERROR)
+    lock = os.open(config.path("server.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    os.umask(0o077)
+    # ansible-playbook and its friends are found beside this interpreter, whatever the caller's PATH says.
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
+    return _serve(folder)
+
+
+def _serve(folder: str) -> int:
+    fenced: list[bool] = []
+
+    def on_fenced() -> None:
+        _log.error("a newer server has taken over this pool; this one ends")
+        fenced.append(True)
+        server.should_exit = True
+
+    ctx, loop = assemble(folder, on_fenced)
+
+    @contextlib.asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        loop.start()
+        yield
+        loop.end()
+        ctx.keeper.close()
+
+    def end() -> None:
+        server.should_exit = True
+
+    app = Starlette(routes=routes(ctx, end), lifespan=life)
+    settings = uvicorn.Config(
+        app, http=_PeerProtocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
+    )
+    server = uvicorn.Server(settings)
+    path = config.socket_path()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # ours: we hold the lock
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    with open(config.path("server.pid"), "w") as file:
+        file.write(str(os.getpid()))
+    server.run(sockets=[listener])
+    for name in (path, config.path("server.pid")):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    _log.info("ended")
+    # Threads that wait on a silent host must not hold up the end: everything acknowledged is on disk.
+    os._exit(FencedError.exit_code if fenced else 0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Routes about runs: plan, submit, list, follow, stop, and the folders they need."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from pool.errors import InputError, PoolError
+from pool.lifecycle import code, stop, submit
+from pool.lifecycle.follow import Notice, Output, follow, states
+from pool.runner import frames
+from pool.runner.frames import Frame
+from pool.server.endpoint import Asked, answers_json, answers_stream, event
+from pool.server.views import plan_json, run_json
+from pool.task.options import parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from pool.lifecycle.context import Context
+
+
+def run_routes(ctx: Context) -> list[Route]:
+    """Every route about runs."""
+
+    def runs(asked: Asked) -> list[dict[str, Any]]:
+        found = ctx.store.runs.live() if asked.query.get("live") else ctx.store.runs.all()
+        return [run_json(run) for run in found]
+
+    def submitted(asked: Asked) -> dict[str, Any]:
+        body = asked.body
+        return run_json(
+            submit.submit(
+                ctx,
+                _run_asked(asked),
+                run_id=str(body["id"]),
+                user=asked.user,
+                code=body.get("code"),
+                repo_id=str(body.get("repo_id") or ""),
+            )
+        )
+
+    def stopped(asked: Asked) -> dict[str, Any]:
+        return run_json(stop.ask(ctx, asked.path["name"], abort=bool(asked.body.get("abort"))))
+
+    return [
+        Route("/needed", answers_json(lambda asked: submit.needed(_run_asked(asked))), methods=["POST"]),
+        Route("/plan", answers_json(lambda asked: plan_json(submit.plan(ctx, _run_asked(asked)))), methods=["POST"]),
+        Route("/runs", answers_json(runs)),
+        Route("/runs", answers_json(submitted), methods=["POST"]),
+        Route("/runs/{name}", answers_json(lambda asked: run_json(ctx.store.runs.named(asked.path["name"])))),
+        Route("/runs/{name}/stop", answers_json(stopped), methods=["POST"]),
+        Route("/runs/{name}/follow", answers_stream(lambda asked: _follow(ctx, asked))),
+        Route("/runs/{name}/states", answers_stream(lambda asked: _states(ctx, asked))),
+        Route("/code/{sha256}", answers_json(lambda asked: {"has": code.has(ctx.folder, asked.path["sha256"])})),
+        Route("/code/{sha256}", _takes_code(ctx), methods=["PUT"]),
+    ]
+
+
+def _run_asked(asked: Asked) -> submit.Asked:
+    body = asked.body
+    return submit.Asked(
+        text=str(body["text"]).encode(errors="surrogateescape"),
+        source=str(body["source"]),
+        folder=str(body["folder"]),
+        options=parse_options(body.get("options") or {}),
+        args=tuple(body.get("args") or ()),
+        env=dict(body.get("env") or {}),
+    )
+
+
+def _follow(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    """The run's output and states; the last frame's head has `end`: the run as it is then."""
+    run = ctx.store.runs.named(asked.path["name"])
+    try:
+        ranks = [int(rank) for rank in asked.query.getlist("rank")]
+        offsets = {int(r): int(o) for r, _, o in (pair.partition(":") for pair in asked.query.getlist("from"))}
+    except ValueError as error:
+        raise InputError(f"not a rank or offset: {error}") from error
+    for item in follow(ctx, run, ranks=ranks, offsets=offsets, live=asked.query.get("live") == "1"):
+        if isinstance(item, Output):
+            yield event({"rank": item.rank, "offset": item.offset}, item.data)
+        elif isinstance(item, Notice):
+            yield event({"rank": item.rank, "notice": item.text})
+        elif item is None:
+            yield Frame(frames.PING, 0, {})
+        else:
+            yield event({"run": run_json(item)})
+    yield event({"end": run_json(ctx.store.runs.get(run.id))})
+
+
+def _states(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    """The run whenever its state changed; the last frame's head has `end`."""
+    run = ctx.store.runs.named(asked.path["name"])
+    for item in states(ctx, run):
+        yield event({"run": run_json(item)}) if item else Frame(frames.PING, 0, {})
+    yield event({"end": run_json(ctx.store.runs.get(run.id))})
+
+
+def _takes_code(ctx: Context) -> Callable[[Request], Any]:
+    """An endpoint that keeps the body, a folder's archive, under its hash."""
+
+    async def endpoint(request: Request) -> Response:
+        with tempfile.TemporaryFile(dir=ctx.folder) as spool:
+            async for chunk in request.stream():
+                spool.write(chunk)
+            spool.seek(0)
+            pieces = iter(lambda: spool.read(1 << 20), b"")
+            try:
+                await run_in_threadpool(code.keep, ctx.folder, request.path_params["sha256"], pieces)
+            except PoolError as error:
+                return JSONResponse(error.to_json(), status_code=400)
+        return JSONResponse({})
+
+    return endpoint

@@ -1,0 +1,181 @@
+"""The link to a host: one SSH session that runs `pool-runner bridge`, with many requests under way over it.
+
+One channel per host suffices (MaxSessions 1) and nothing is forwarded. Either side gives up on silence by its own
+pings: SSH keepalives do not notice a dead network in time. A link never heals; its keeper opens the next one.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from pool.errors import DiskFullError, FencedError, RunnerError, UnreachableError
+from pool.runner import frames
+from pool.runner.frames import Decoder, Frame, FrameError
+from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN
+from pool.ssh.connection import connect, start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import paramiko
+
+    from pool.ssh.destination import Target
+
+#: A user's own runner comes first: a lab host may share a machine that has one for all.
+_BRIDGE: Final = (
+    "sh",
+    "-c",
+    '[ -x "$HOME/.local/bin/pool-runner" ] && exec "$HOME/.local/bin/pool-runner" bridge; '
+    "exec /usr/local/bin/pool-runner bridge",
+)
+_START_S: Final = 20.0
+#: Nothing heard for this long, three pings unanswered: the host is unreachable.
+_SILENCE_S: Final = 3 * frames.PING_EVERY_S
+_CHUNK: Final = 1 << 20
+
+
+class Link:
+    """An open link. `on_event(head)` is called from its reading thread, `on_down()` once when it is lost."""
+
+    def __init__(
+        self,
+        target: Target,
+        known_hosts: str,
+        *,
+        pool_id: str,
+        epoch: int,
+        on_event: Callable[[dict[str, Any]], None],
+        on_down: Callable[[], None],
+    ) -> None:
+        """Connect and say hello; HostError in any of its kinds, FencedError when a newer server has the host."""
+        self.target = target
+        self._on_event, self._on_down = on_event, on_down
+        self._connection = connect(target, known_hosts)
+        self._channel = self._open_channel()
+        self._sending, self._losing = threading.Lock(), threading.Lock()
+        self._waiting: dict[int, queue.SimpleQueue[Frame | None]] = {}
+        self._numbers = iter(range(1, 1 << 31))
+        self._down = threading.Event()
+        self._heard = self._sent = time.monotonic()
+        threading.Thread(target=self._read, name=f"link {target.name}", daemon=True).start()
+        try:
+            self.hello = self.request("hello", protocol=[PROTOCOL_MIN, PROTOCOL_MAX], pool=pool_id, epoch=epoch)[0]
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def up(self) -> bool:
+        """False once the link is lost or closed."""
+        return not self._down.is_set()
+
+    def request(
+        self, verb: str, body: bytes = b"", *, timeout: float = 30.0, **head: Any
+    ) -> tuple[dict[str, Any], bytes]:
+        """Ask the runner and wait for its answer: `(head, body)`.
+
+        RunnerError when it refuses (`details["cause"]` says why); UnreachableError when the link is lost or it does not
+        answer in time: then it is not known whether it was done, and only asking again tells.
+        """
+        number = next(self._numbers)
+        answers: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._waiting[number] = answers
+        try:
+            if self._down.is_set():
+                raise self._lost()
+            self._send(Frame(frames.REQUEST, number, {"verb": verb, **head}, body))
+            try:
+                answer = answers.get(timeout=timeout)
+            except queue.Empty:
+                raise UnreachableError(f"{self.target.name} did not answer {verb!r} within {timeout:.0f} s") from None
+        finally:
+            del self._waiting[number]
+        if answer is None:
+            raise self._lost()
+        if answer.kind == frames.ERROR:
+            raise _refusal(self.target.name, answer.head)
+        return answer.head, answer.body
+
+    def close(self) -> None:
+        """End the session; waiting requests fail."""
+        self._lose()
+        self._connection.close()
+
+    def _open_channel(self) -> paramiko.Channel:
+        channel = start(self._connection, _BRIDGE, timeout=_START_S)
+        channel.settimeout(frames.PING_EVERY_S)
+        return channel
+
+    def _send(self, frame: Frame) -> None:
+        data = frames.encode(frame)
+        with self._sending:
+            try:
+                self._channel.sendall(data)
+            except (OSError, EOFError):
+                self._lose()
+                raise self._lost() from None
+            self._sent = time.monotonic()
+
+    def _read(self) -> None:
+        decoder = Decoder()
+        try:
+            while not self._down.is_set():
+                try:
+                    chunk = self._channel.recv(_CHUNK)
+                except TimeoutError:
+                    chunk = None
+                if chunk == b"" or not self._alive(chunk is not None):
+                    break
+                for frame in decoder.feed(chunk or b""):
+                    self._take(frame)
+        except (OSError, EOFError, FrameError, UnreachableError):
+            pass
+        finally:
+            self._lose()
+            self._connection.close()
+
+    def _alive(self, heard: bool) -> bool:
+        """Keep the other side sure of us, and say whether we are sure of it."""
+        now = time.monotonic()
+        if heard:
+            self._heard = now
+        if now - self._sent >= frames.PING_EVERY_S or not heard:
+            self._send(Frame(frames.PING, 0, {}))
+        return now - self._heard < _SILENCE_S
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == frames.EVENT:
+            self._on_event(frame.head)
+        elif frame.kind in (frames.REPLY, frames.ERROR):
+            waiting = self._waiting.get(frame.stream)
+            if waiting is not None:
+                waiting.put(frame)
+
+    def _lose(self) -> None:
+        """Mark the link lost, once: wake every waiting request and tell the keeper."""
+        with self._losing:
+            if self._down.is_set():
+                return
+            self._down.set()
+        for waiting in list(self._waiting.values()):
+            waiting.put(None)
+        self._on_down()
+
+    def _lost(self) -> UnreachableError:
+        said = b""
+        if self._channel.recv_stderr_ready():
+            said = self._channel.recv_stderr(4096)
+        text = said.decode(errors="replace").strip().splitlines()
+        cause = f": {text[-1][:200]}" if text else ""
+        return UnreachableError(f"the link to {self.target.name} is down{cause}", hint="pool ps")
+
+
+def _refusal(host: str, head: dict[str, Any]) -> Exception:
+    cause, message = str(head.get("cause")), str(head.get("message"))
+    if cause == "stale":
+        return FencedError(message)
+    kind = DiskFullError if cause == "disk_full" else RunnerError
+    return kind(f"{host}: {message}", cause=cause, host=host, **(head.get("details") or {}))
