@@ -137,10 +137,7 @@ def _head(method: str, path: str, length: int) -> bytes:
 
 
 def _answer(link: socket.socket) -> Any:
-    pieces = [_check_status(link)]
-    while pieces[-1]:
-        pieces.append(link.recv(1 << 18))
-    return json.loads(b"".join(pieces))
+    return json.loads(b"".join([_check_status(link), *iter(lambda: link.recv(1 << 18), b"")]))
 
 
 def _check_status(link: socket.socket) -> bytes:
