@@ -82,6 +82,7 @@ def exactly(gb: float) -> Range:
 
 
 _sizes = st.sampled_from([8, 16, 24, 48, 80])
+_free_part = st.sampled_from([1.0, 1.0, 0.5, 0.0])
 _CARDS = [H100, A100, RTX4090, L40S]
 
 
@@ -90,22 +91,24 @@ def views(draw: st.DrawFn, least: int = 1) -> list[HostView]:
     """A small pool: mixed cards, some of them taken, several networks and regions, some hosts not ready."""
     found = []
     for number in range(draw(st.integers(least, 5))):
-        cards = tuple(draw(st.lists(st.sampled_from(_CARDS), max_size=4)))
-        network = draw(st.sampled_from([None, "10.0.0.0/16", "10.1.0.0/16"]))
+        mixed = st.lists(st.sampled_from(_CARDS), max_size=4)
+        alike = st.tuples(st.sampled_from(_CARDS), st.integers(2, 4)).map(lambda card: [card[0]] * card[1])
+        cards = tuple(draw(st.one_of(alike, mixed)))
+        network = draw(st.sampled_from(["10.0.0.0/16", "10.0.0.0/16", "10.1.0.0/16", None]))
         ip = f"10.{1 if network and network[3] == '1' else 0}.0.{draw(st.integers(1, 9)) * 10 + number}"
         host = view(
             f"h{number}",
             cards=cards,
             cpus=draw(st.sampled_from([4, 16, 64])),
             memory=draw(st.sampled_from([15.5, 62.5, 500])),
-            ip=draw(st.sampled_from([ip, ip, ip, None])),
+            ip=draw(st.sampled_from([ip] * 7 + [None])),
             docker=draw(st.sampled_from(["27.1", None])),
             network=network,
             region=draw(st.sampled_from(["eu", "us"])),
-            status=draw(st.sampled_from([HostStatus.READY] * 4 + [HostStatus.DRAINING])),
+            status=draw(st.sampled_from([HostStatus.READY] * 7 + [HostStatus.DRAINING])),
         )
-        taken = draw(st.sets(st.integers(0, 3)))
-        cpus, memory = draw(st.sampled_from([0.0, 0.5, 1.0])), draw(st.sampled_from([0.0, 0.5, 1.0]))
+        taken = draw(st.one_of(st.just(set()), st.sets(st.integers(0, 3))))
+        cpus, memory = draw(_free_part), draw(_free_part)
         assert host.host.facts is not None
         found.append(
             replace(
@@ -122,15 +125,16 @@ def views(draw: st.DrawFn, least: int = 1) -> list[HostView]:
 @st.composite
 def gpu_requests(draw: st.DrawFn) -> GpuRequest:
     """Any GPU request a task file can make."""
-    low = draw(st.integers(0, 4))
+    low = draw(st.sampled_from([1, 1, 2, 3, 4, 0]))
     high = draw(st.one_of(st.none(), st.integers(low, 4)))
-    size, total = draw(st.one_of(st.none(), _sizes)), draw(st.one_of(st.none(), st.sampled_from([24, 100, 200])))
+    size = draw(st.one_of(st.none(), st.none(), _sizes))
+    total = draw(st.one_of(st.none(), st.none(), st.sampled_from([24, 100, 200])))
     return GpuRequest(
         count=Range(low, high),
-        names=tuple(draw(st.lists(st.sampled_from(["A100", "H100", "4090"]), max_size=2, unique=True))),
+        names=draw(st.sampled_from([(), (), ("A100",), ("H100", "4090"), ("L40S",)])),
         memory_mib=None if size is None else draw(st.sampled_from([least(size), exactly(size)])),
         total_memory_mib=None if total is None else draw(st.sampled_from([least(total), Range(total * GB, 200 * GB)])),
-        compute_capability=draw(st.sampled_from([None, (8, 0), (9, 0)])),
+        compute_capability=draw(st.sampled_from([None, None, (8, 9), (9, 0)])),
         vendor=draw(st.sampled_from([None, "nvidia"])),
     )
 
@@ -139,10 +143,10 @@ def gpu_requests(draw: st.DrawFn) -> GpuRequest:
 def requests(draw: st.DrawFn) -> Request:
     """Any request over what `views` has."""
     return Request(
-        cpus=draw(st.sampled_from([None, Range(2, 2), Range(8, None), Range(None, 4)])),
-        memory_mib=draw(st.sampled_from([None, least(8), least(64)])),
+        cpus=draw(st.sampled_from([None, None, Range(2, 2), Range(8, None), Range(None, 4)])),
+        memory_mib=draw(st.sampled_from([None, None, least(8), least(64)])),
         disk_mib=draw(st.sampled_from([None, least(100)])),
-        gpu=draw(st.one_of(st.none(), gpu_requests())),
-        regions=draw(st.sampled_from([(), (), ("eu",)])),
-        runtime=draw(st.sampled_from(["process", "process", "docker"])),
+        gpu=draw(st.one_of(gpu_requests(), gpu_requests(), st.none())),
+        regions=draw(st.sampled_from([(), (), (), ("eu",)])),
+        runtime=draw(st.sampled_from(["process", "process", "process", "docker"])),
     )

@@ -20,7 +20,11 @@ from tests.unit.scheduler.pools import A100, H100, RTX4090, make_gpus, requests,
 
 nodes = st.integers(1, 6)
 
+#: A loaded machine is slow, not wrong.
+steady = settings(deadline=None)
 
+
+@steady
 @given(requests(), views(), st.sampled_from([H100, A100, RTX4090]))
 def test_a_host_that_fits_fits_with_more(
     request: Request, pool: list[HostView], card: tuple[str, int, tuple[int, int]]
@@ -45,6 +49,7 @@ def test_a_host_that_fits_fits_with_more(
     assert misses(request, replace(richer, free_memory_mib=host.free_memory_mib + 1)) == ()
 
 
+@steady
 @given(requests(), views())
 def test_busy_means_that_it_fits_when_idle(request: Request, pool: list[HostView]) -> None:
     """A refusal is busy exactly when the same host with nothing on it would fit."""
@@ -54,6 +59,7 @@ def test_busy_means_that_it_fits_when_idle(request: Request, pool: list[HostView
         assert isinstance(found, Offer) or (found.misses and found.busy == fits_idle)
 
 
+@steady
 @given(requests(), views())
 def test_an_offer_is_what_was_asked(request: Request, pool: list[HostView]) -> None:
     """Every GPU is free, fits and is given once; a share is never more than what is free."""
@@ -69,10 +75,10 @@ def test_an_offer_is_what_was_asked(request: Request, pool: list[HostView]) -> N
             assert not found.gpus
         else:
             assert len(found.gpus) in request.gpu.count
-            total = request.gpu.total_memory_mib
-            assert total is None or found.gpus
+            assert found.gpus or request.gpu.count.min == 0
 
 
+@steady
 @given(requests(), nodes, views(least=2))
 def test_all_ranks_or_none(request: Request, count: int, pool: list[HostView]) -> None:
     """A placement has every rank on ready hosts of one network and no GPU, CPU or byte twice."""
@@ -104,6 +110,7 @@ def _same(host: Host, found: Placement) -> bool:
     return _network(host) == _network(found.offers[0].host)
 
 
+@steady
 @given(requests(), nodes, views(), st.randoms(use_true_random=False))
 def test_the_order_of_hosts_does_not_matter(
     request: Request, count: int, pool: list[HostView], dice: random.Random
@@ -115,6 +122,7 @@ def test_the_order_of_hosts_does_not_matter(
     assert compute_offers(request, shuffled) == compute_offers(request, pool)
 
 
+@steady
 @given(requests(), nodes, views())
 def test_waiting_means_that_it_fits_when_nothing_runs(request: Request, count: int, pool: list[HostView]) -> None:
     """A blocked run waits exactly when it fits on the idle pool, and a pool that fits does so idle too."""
@@ -123,6 +131,7 @@ def test_waiting_means_that_it_fits_when_nothing_runs(request: Request, count: i
     assert found.waits == fits_idle if isinstance(found, Blocked) else fits_idle
 
 
+@steady
 @given(requests(), views())
 def test_every_move_ends_in_a_fit(request: Request, pool: list[HostView]) -> None:
     """What is suggested would really do, and every requirement by name is either movable or known not to be."""
@@ -133,7 +142,7 @@ def test_every_move_ends_in_a_fit(request: Request, pool: list[HostView]) -> Non
             assert misses(steps[-1].request, back) == ()
 
 
-@settings(max_examples=60)
+@steady
 @given(st.lists(st.tuples(requests(), nodes), max_size=3), st.lists(st.integers(0, 2), max_size=12), views())
 def test_a_pass_is_one_placement_after_the_other(
     kinds: list[tuple[Request, int]], order: list[int], pool: list[HostView]
