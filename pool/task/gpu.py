@@ -87,14 +87,14 @@ def _parse_name(value: Any) -> str:
     name = str(value).strip()
     if len(name) > _NAME_MAX:
         raise mistake(f"{show(name)} is not a card's name", f"write it as one of {FORMS}")
+    if match := _SIZED.fullmatch(name):
+        size = re.sub(r"\s|I?B$", "", match["size"].upper())
+        raise mistake(f"{show(name)} is not a card's name", f"write the memory after a colon: {match['name']}:{size}B")
     if card_of(name) or is_card_number(name):
         return name
     for pattern in _TIMES:
         if match := pattern.fullmatch(name):
             raise _times(name, match)
-    if match := _SIZED.fullmatch(name):
-        size = re.sub(r"\s|I?B$", "", match["size"].upper()).rstrip("B")
-        raise mistake(f"{show(name)} is not a card's name", f"write the memory after a colon: {match['name']}:{size}B")
     if not _NAME.fullmatch(name):
         raise mistake(f"{show(name)} is not a card's name", f"write it as one of {FORMS}")
     return name

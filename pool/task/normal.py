@@ -1,4 +1,4 @@
-"""A task as data for programs: every field, defaults written out, one form for each kind of value.
+"""A task as data for programs: every field its type has, defaults written out, one form for each kind of value.
 
 Ranges are {"min", "max"} (None is open), sizes are GB, durations are seconds or "off", env is a map whose None comes
 from the caller, and a port's `local_port` None is any free one.
@@ -12,7 +12,7 @@ from pool.offer import Range
 from pool.task.compile import MAX_DURATION_S, build_retry
 from pool.task.duration import OFF
 from pool.task.gpu import Gpu
-from pool.task.schema import TaskConfig
+from pool.task.schema import DEV_ENVIRONMENT, DEV_ONLY, TaskConfig
 from pool.task.size import gigabytes
 
 
@@ -33,8 +33,8 @@ def normal_form(task: TaskConfig) -> dict[str, Any]:
         utilization_policy=task.utilization_policy.model_dump() if task.utilization_policy else None,
         schedule={"cron": list(task.schedule)} if task.schedule else None,
     )
-    del found["retry_policy"]
-    return found
+    left_out = {"retry_policy"} if task.type == DEV_ENVIRONMENT else {"retry_policy", *DEV_ONLY}
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 def _resources(task: TaskConfig) -> dict[str, Any]:

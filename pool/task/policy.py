@@ -98,7 +98,7 @@ def _cron(value: Any) -> str:
     written = filled(value)
     fields = written.split()
     hint = 'write five fields, in UTC: minute hour day month weekday, such as "0 4 * * 1-5"'
-    if len(fields) != 5:
+    if len(fields) != 5 or len(written) > 500:
         raise mistake(f"{show(value)} is not a cron line", hint)
     for (name, low, high), found in zip(_CRON_FIELDS, fields, strict=True):
         numbered = _CRON_NAMES.sub(lambda m: _CRON_NUMBERS[m[0].lower()], found)
@@ -182,5 +182,6 @@ class Policy(Written):
         None, description="Stop the run when its GPUs stay idle for a time. Not yet: the plan says so."
     )
     schedule: Annotated[tuple[str, ...], PlainValidator(parse_schedule), WithJsonSchema(CRON)] = Field(
-        (), description='`{cron: "0 4 * * *"}`: when the run starts, in UTC.'
+        (),
+        description='`{cron: "0 4 * * *"}`: when to start, in UTC. Not yet: it starts now, and the plan says so.',
     )

@@ -42,7 +42,7 @@ def parse_disk(value: Any) -> Range:
 
 
 class Resources(Written):
-    """What each node needs."""
+    """Cores, memory, GPUs and disk of each node."""
 
     cpu: Annotated[Range, PlainValidator(parse_cpu), WithJsonSchema(COUNT_RANGE)] = Field(
         Range(2, None), description="Cores of each node: `4` is what it gets, `4..` at least, `4..8` between."

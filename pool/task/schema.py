@@ -17,7 +17,20 @@ from pool.task.policy import Policy
 from pool.task.port import parse_ports
 from pool.task.resources import Resources
 from pool.task.scalar import commands, filled, listed, one_of, show, text, truth, whole
-from pool.task.shapes import COMMANDS, ENTRYPOINT, ENV, MOUNTS, PORTS, PYTHON, TRUTH, WORD, pattern, whole_number, words
+from pool.task.shapes import (
+    COMMANDS,
+    ENTRYPOINT,
+    ENV,
+    MOUNTS,
+    NONE,
+    PORTS,
+    PYTHON,
+    TRUTH,
+    WORD,
+    pattern,
+    whole_number,
+    words,
+)
 from pool.task.written import Written
 
 TASK, DEV_ENVIRONMENT = "task", "dev-environment"
@@ -34,7 +47,7 @@ def parse_name(value: Any) -> str:
     """2 to 41 small letters, digits and dashes, a letter first."""
     found = text(value)
     if not re.fullmatch(_NAME[1:-1], found):
-        suggestion = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-0123456789")[:41]
+        suggestion = re.sub(r"[^a-z0-9]+", "-", found.lower()).lstrip("-0123456789")[:41].rstrip("-")
         fix = suggestion if re.fullmatch(_NAME[1:-1], suggestion) else "train-1"
         raise mistake(
             f"{show(found)} is not a run name: 2 to 41 of a-z, 0-9 and -, a letter first", f"write name: {fix}"
@@ -57,7 +70,7 @@ def parse_python(value: Any) -> str:
 def parse_entrypoint(value: Any) -> str:
     """A command line, split like a shell would; a list of words is joined."""
     if isinstance(value, (list, tuple)):
-        return shlex.join(listed(text, "words")(value))
+        value = shlex.join(listed(text, "words")(value))
     found = filled(value)
     if len(found) > ENTRYPOINT_MAX:
         raise mistake(f"entrypoint is longer than {ENTRYPOINT_MAX} characters", "put it into a script of the folder")
@@ -162,7 +175,7 @@ class TaskConfig(Policy):
     groups: Annotated[
         tuple[str, ...],
         PlainValidator(_refuse_groups),
-        WithJsonSchema({"title": "list", "type": "array", "maxItems": 0}),
+        WithJsonSchema(NONE),
     ] = Field((), description="Not supported yet.")
     runtime: Annotated[
         str,

@@ -42,6 +42,7 @@ def build_script(commands: Sequence[str], *, bashrc: bool = False) -> str | None
     if any(_USES_CONDA.search(command) for command in commands):
         lines.append(_CONDA)
     for command in commands:
-        lines.append(f"eval {shlex.quote(command + chr(10))}")
-        lines.append(_CHECK)
+        # bash 5.2 reads on past an eval that ends in a continued line: give it an empty line to continue with.
+        end = "\n\n" if command.endswith("\\") else "\n"
+        lines += [f"eval {shlex.quote(command + end)}", _CHECK]
     return "\n".join(lines) + "\n"

@@ -18,10 +18,7 @@ def _ignoring_case(*choices: str) -> str:
 WORD: JsonSchema = {"title": "text", "type": ["string", "number", "boolean"]}
 TRUTH: JsonSchema = {
     "title": "true or false",
-    "anyOf": [
-        {"type": "boolean"},
-        {"enum": ["yes", "no", "on", "off", "Yes", "No", "On", "Off", "YES", "NO", "ON", "OFF"]},
-    ],
+    "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": _ignoring_case("yes", "no", "on", "off")}],
 }
 
 _COUNT = r"\s*[0-9]+\s*"
@@ -128,6 +125,7 @@ PRICE: JsonSchema = {
     "title": "number above 0",
     "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+$"}],
 }
+NONE: JsonSchema = {"title": "list", "type": "array", "maxItems": 0}
 MOUNTS: JsonSchema = {
     "title": "list",
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}],
