@@ -1,7 +1,8 @@
 """What this decides: which GPUs of a host meet a GPU request, how many of them a rank gets, and which ones.
 
-A rank gets the smallest number of the asked range that also meets `total_memory`: 2 is two, 1.. is one, 0.. is
-none, and no lower end is one. Its cards are of one model where the host has enough such cards, the smallest model first, then by index.
+A rank gets the smallest number of the asked range that also meets `total_memory`: 2 is two, 1.. is one, 0.. is none,
+and no lower end is one. Its cards are of one model where the host has enough such cards, the smallest model first,
+then by index.
 """
 
 from __future__ import annotations

@@ -63,11 +63,11 @@ def suggestion(
     if not views:
         return "add a host: pool add-ssh user@host -i KEY"
     changes = sorted(_changes(ask, views, refusals), key=lambda change: change[:2])
-    enough = ((c[0], c[1]) for c in changes[:MOST_TRIED] if nodes == 1 or room(c[2], c[3]) >= nodes)
-    best = [change for change in (next(enough, None),) if change]
-    if 0 < seated < nodes:
-        best.append(((nodes - seated) / nodes, f"nodes: {seated} instead of {nodes}"))
-    words = [word for _, word in sorted(best)[:1]]
+    fewer = [((nodes - seated) / nodes, f"nodes: {seated} instead of {nodes}")] if 0 < seated < nodes else []
+    smaller = [change for change in changes if not fewer or change[:2] < fewer[0]]
+    enough = (change[:2] for change in smaller[:MOST_TRIED] if nodes == 1 or room(change[2], change[3]) >= nodes)
+    best = [change for change in (next(enough, None),) if change] or fewer
+    words = [word for _, word in best]
     if waits:
         words = [_wait(ask, views, refusals), *(f"{word} to start now" for word in words)]
     return ", or ".join(words) or None
