@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
-
-import fabric
+from typing import Final, Literal, Protocol
 
 from pool.errors import DiskFullError, ProvisionError, PythonMissingError, SudoError
-from pool.ssh import connection as ssh
 
 Scope = Literal["system", "user"]
 
@@ -83,14 +80,20 @@ class Preflight:
         return self.uid == 0
 
 
-def preflight(connection: fabric.Connection, *, scope: Scope | None = None, timeout: float = 30.0) -> Preflight:
-    """Look at the host; `scope` insists on how the runner is installed, None takes what the host allows.
+class Execute(Protocol):
+    """Runs a program on the host: `functools.partial(pool.ssh.connection.exec, connection)`."""
+
+    def __call__(self, argv: list[str], *, timeout: float, input: bytes) -> tuple[int, bytes, bytes]:  # noqa: A002
+        """Exit code, stdout and stderr."""
+
+
+def preflight(name: str, execute: Execute, *, scope: Scope | None = None, timeout: float = 30.0) -> Preflight:
+    """Look at the host `name`; `scope` insists on how the runner is installed, None takes what the host allows.
 
     Raises PythonMissingError, SudoError (only where `system` is insisted on), DiskFullError, or ProvisionError when
     the host does not answer sensibly.
     """
-    name = str(connection.original_host)
-    rc, stdout, stderr = ssh.exec(connection, ["sh", "-s"], timeout=timeout, input=_SCRIPT.encode())
+    rc, stdout, stderr = execute(["sh", "-s"], timeout=timeout, input=_SCRIPT.encode())
     return read(name, stdout, stderr, rc, scope=scope)
 
 

@@ -1,0 +1,268 @@
+"""Runs a playbook on hosts through ansible-runner, several runs at once and from any thread.
+
+What this does to the world: what the playbook does. On this machine it leaves only the log; the folder that
+ansible-runner works in, which holds the inventory, is private, fresh for each run, in memory where possible, and gone
+at the end. Host keys are checked against the pinned file, which ansible-runner would switch off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TextIO
+
+from pool.errors import InputError, ProvisionError
+from pool.provision.inventory import JSON, Target, inventory, ssh_arguments
+from pool.provision.progress import Outcome, Progress, StepEvent
+
+FORKS_MAX: Final = 32
+_PREFIX: Final = "pool-ansible-"
+#: What of this process's environment Ansible and ssh may see; secrets and ANSIBLE_* of the person are none of it.
+_ENVIRONMENT: Final = frozenset(
+    ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SSH_AUTH_SOCK", "TERM", "TMPDIR", "TZ", "USER", "POOL_LAB")
+)
+
+
+class RunPlaybook(Protocol):
+    """The seam: `run_playbook`, and its fake in the tests."""
+
+    def __call__(
+        self,
+        playbook: str,
+        targets: Sequence[Target],
+        *,
+        known_hosts: str,
+        log: str,
+        variables: Mapping[str, Mapping[str, JSON]],
+        on_event: Callable[[StepEvent], None],
+        cancelled: Callable[[], bool] = ...,
+        check: bool = False,
+        timeout_s: float = 3600,
+    ) -> dict[str, Outcome]:
+        """See `run_playbook`."""
+
+
+def run_playbook(
+    playbook: str,
+    targets: Sequence[Target],
+    *,
+    known_hosts: str,
+    log: str,
+    variables: Mapping[str, Mapping[str, JSON]],
+    on_event: Callable[[StepEvent], None],
+    cancelled: Callable[[], bool] = lambda: False,
+    check: bool = False,
+    timeout_s: float = 3600,
+) -> dict[str, Outcome]:
+    """Run `playbook` (a file of playbooks/, or an absolute path) on `targets`; each host's outcome by its name.
+
+    A host's failure is in its outcome, never an exception, and does not hold up the others. `variables` are by host
+    name; `on_event` is called from one other thread, in order, and an exception from it stops the run and comes out
+    here. `cancelled` is asked every second. `log` gets the whole of Ansible's output, appended.
+
+    Raises InputError for values that may not stand in an inventory, ProvisionError when Ansible is not installed.
+    """
+    path = find_playbook(playbook)
+    hosts = inventory(targets, variables)
+    if not targets:
+        return {}
+    _sweep()
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_memory())
+    try:
+        pins = _write_pins(folder, known_hosts, targets)
+        _write(folder, "inventory.json", json.dumps(hosts))
+        # ansible-runner takes its settings from this file only; it looks for a cancellation this often.
+        _write(folder, "env/settings", json.dumps({"pexpect_timeout": 1, "suppress_ansible_output": True}))
+        environment = _environment(folder, path, pins, targets)
+        arguments = "--check --diff" if check else ""
+        with _open_log(log) as file:
+            return _run(
+                folder, path, environment, arguments, Progress(targets, log, on_event), file, cancelled, timeout_s
+            )
+    finally:
+        _close_masters(os.path.join(folder, "c"))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_playbook(name: str) -> str:
+    """The absolute path of a playbook; InputError when there is none of that name."""
+    path = name if os.path.isabs(name) else os.path.join(content(), "playbooks", name)
+    if (not os.path.isabs(name) and os.path.basename(name) != name) or not os.path.isfile(path):
+        raise InputError(f"no such playbook: {name}")
+    return path
+
+
+def content() -> str:
+    """The folder of playbooks/ and roles/: inside an installed package, or the checkout's root."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(package, "_ansible")
+    return installed if os.path.isdir(installed) else os.path.dirname(package)
+
+
+def _run(
+    folder: str,
+    playbook: str,
+    environment: Mapping[str, str],
+    arguments: str,
+    progress: Progress,
+    log: TextIO,
+    cancelled: Callable[[], bool],
+    timeout_s: float,
+) -> dict[str, Outcome]:
+    from ansible_runner.config.runner import RunnerConfig
+    from ansible_runner.exceptions import AnsibleRunnerException
+    from ansible_runner.runner import Runner
+
+    settings = RunnerConfig(
+        private_data_dir=folder,
+        playbook=playbook,
+        inventory=os.path.join(folder, "inventory.json"),
+        cmdline=arguments or None,
+        forks=min(len(progress.targets), FORKS_MAX),
+        envvars=dict(environment),
+        ident="run",
+        quiet=True,
+        timeout=max(1, int(timeout_s)),
+    )
+    settings.prepare()
+    allowed = _ENVIRONMENT | set(environment)
+    settings.env = {k: v for k, v in settings.env.items() if k in allowed or v != os.environ.get(k)}
+    if shutil.which("ansible-playbook", path=environment["PATH"]) is None:
+        raise ProvisionError("ansible-playbook is not installed", hint=f"{sys.executable} -m pip install ansible-core")
+    events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    reader = _Reader(events, progress, log)
+
+    def forget_environment(status: Mapping[str, Any], runner_config: Any) -> None:
+        if status.get("status") == "running":
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(runner_config.artifact_dir, "command"))
+
+    def queue_event(event: dict[str, Any]) -> bool:
+        events.put(event)
+        return False  # nothing is kept on disk
+
+    runner = Runner(
+        settings,
+        event_handler=queue_event,
+        status_handler=forget_environment,
+        # Given, so that ansible-runner does not put in a signal handler of its own, which it would never take out.
+        cancel_callback=lambda: reader.error is not None or cancelled(),
+    )
+    reader.start()
+    try:
+        runner.run()
+    except AnsibleRunnerException as exc:
+        raise ProvisionError(f"ansible-runner failed: {exc}", hint=f"less {progress.log}", log=progress.log) from exc
+    finally:
+        events.put(None)
+        reader.join()
+    if reader.error is not None:
+        raise reader.error
+    return progress.outcomes(str(runner.status))
+
+
+class _Reader(threading.Thread):
+    """Takes events off the queue: whoever makes them must never wait, or ansible-runner gives the playbook up."""
+
+    def __init__(self, events: queue.SimpleQueue[dict[str, Any] | None], progress: Progress, log: TextIO) -> None:
+        super().__init__(name="playbook-events", daemon=True)
+        self.error: BaseException | None = None
+        self._events, self._progress, self._log = events, progress, log
+
+    def run(self) -> None:
+        while (event := self._events.get()) is not None:
+            try:
+                if text := str(event.get("stdout") or ""):
+                    self._log.write(text + "\n")
+                    self._log.flush()
+                if self.error is None:
+                    self._progress.take(event)
+            except Exception as exc:  # the run's own thread raises it
+                self.error = self.error or exc
+
+
+def _environment(folder: str, playbook: str, pins: str, targets: Sequence[Target]) -> dict[str, str]:
+    """The variables that settle everything an ansible.cfg or a person's environment might say otherwise."""
+    _write(folder, "ansible.cfg", "")
+    for name in ("c", "home"):
+        os.mkdir(os.path.join(folder, name), 0o700)
+    beside = os.path.join(os.path.dirname(playbook), "roles")
+    return {
+        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath),
+        "ANSIBLE_CONFIG": os.path.join(folder, "ansible.cfg"),
+        "ANSIBLE_HOME": os.path.join(folder, "home"),
+        "ANSIBLE_ROLES_PATH": os.pathsep.join([os.path.join(content(), "roles"), beside]),
+        "ANSIBLE_INVENTORY_ENABLED": "ansible.builtin.yaml",
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_SSH_ARGS": ssh_arguments(pins, own_key=all(target.key for target in targets)),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": os.path.join(folder, "c"),
+        "ANSIBLE_SSH_RETRIES": "2",
+        "ANSIBLE_TIMEOUT": "10",
+        "ANSIBLE_PIPELINING": "True",
+        # Its own folder on the host, so that undoing can take it away; the shell there expands it.
+        "ANSIBLE_REMOTE_TMP": "$HOME/.pool-ansible",
+        "ANSIBLE_CALLBACK_PLUGINS": "",
+        "ANSIBLE_STDOUT_CALLBACK": "",
+        "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",
+        "ANSIBLE_LOCALHOST_WARNING": "False",
+    }
+
+
+def _write_pins(folder: str, known_hosts: str, targets: Sequence[Target]) -> str:
+    """Copy the pins to a path that needs no quoting; a host without one is refused by ssh, as it should be."""
+    names = {t.address.lower() if t.port == 22 else f"[{t.address.lower()}]:{t.port}" for t in targets}
+    try:
+        with open(known_hosts, encoding="utf-8") as file:
+            lines = [line for line in file if line.split(" ", 1)[0] in names]
+    except FileNotFoundError:
+        lines = []
+    return _write(folder, "known_hosts", "".join(lines))
+
+
+def _write(folder: str, name: str, text: str) -> str:
+    path = os.path.join(folder, name)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def _open_log(path: str) -> TextIO:
+    os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8")
+
+
+def _memory() -> str | None:
+    """A folder in memory, with a path short enough for ssh's control sockets; None = the usual temporary folder."""
+    for path in (os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"):  # noqa: S108 - mkdtemp makes a private folder
+        if path and len(path) < 40 and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return None
+
+
+def _sweep() -> None:
+    """Remove the folders of runs whose process was killed."""
+    place = _memory() or tempfile.gettempdir()
+    for name in os.listdir(place):
+        pid = name.removeprefix(_PREFIX).split("-")[0]
+        if name.startswith(_PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            _close_masters(os.path.join(place, name, "c"))
+            shutil.rmtree(os.path.join(place, name), ignore_errors=True)
+
+
+def _close_masters(folder: str) -> None:
+    """End the warm connections that ssh keeps for a minute: nothing of a run outlives it."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            argv = ["ssh", "-F", "none", "-o", f"ControlPath={os.path.join(folder, name)}", "-O", "exit", "host"]
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False)

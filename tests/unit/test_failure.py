@@ -1,0 +1,103 @@
+"""Ansible's failures: each known cause is an error of its own; the texts are those that real runs gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pool.errors import (
+    AuthenticationError,
+    DiskFullError,
+    HostError,
+    HostKeyError,
+    ProvisionError,
+    PythonMissingError,
+    SudoError,
+    UnreachableError,
+)
+from pool.provision.failure import classify, first_line
+
+OVER_SSH = (
+    'Task failed: Data could not be sent to remote host "10.0.0.7". Make sure this host can be reached over ssh: '
+)
+
+UNREACHABLE = [
+    ("ssh: connect to host 10.0.0.7 port 22: Connection refused", UnreachableError, "Connection refused"),
+    ("ssh: connect to host 10.0.0.7 port 22: Connection timed out", UnreachableError, "timed out"),
+    ("ssh: Could not resolve hostname gpu1: Name or service not known", UnreachableError, "Could not resolve"),
+    ("kex_exchange_identification: Connection closed by remote host", UnreachableError, "closed by"),
+    ("ubuntu@10.0.0.7: Permission denied (publickey).", AuthenticationError, "refused the key"),
+    ("Host key verification failed.", HostKeyError, "not the pinned one"),
+    (
+        "No ED25519 host key is known for 10.0.0.7 and you have requested strict checking.\n"
+        "Host key verification failed.",
+        HostKeyError,
+        "not the pinned one",
+    ),
+    ("mkdir: cannot create directory: No space left on device", DiskFullError, "no room"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected", "said"), UNREACHABLE)
+def test_unreachable(text: str, expected: type[HostError], said: str) -> None:
+    """What ssh says of a host that cannot be reached tells why."""
+    error = classify("gpu1", "Copy", {"msg": OVER_SSH + text, "unreachable": True}, unreachable=True, log="/l")
+    assert type(error) is expected
+    assert said in error.message
+    assert error.message.startswith("gpu1: Copy: ")
+    assert (error.details["host"], error.details["step"], error.details["log"]) == ("gpu1", "Copy", "/l")
+    assert error.hint
+
+
+FAILED: list[tuple[dict[str, Any], type[HostError]]] = [
+    ({"msg": "Missing sudo password"}, SudoError),
+    ({"msg": "MODULE FAILURE", "module_stderr": "sudo: a password is required\n"}, SudoError),
+    ({"msg": "Module result deserialization failed", "module_stderr": "/bin/sh: 1: sudo: not found\n"}, SudoError),
+    ({"msg": "non-zero return code", "stderr": "dd: writing: No space left on device", "rc": 1}, DiskFullError),
+    ({"msg": "Failed: [Errno 28] No space left on device: b'/x'"}, DiskFullError),
+    ({"msg": "The module interpreter '/usr/bin/python3' was not found."}, PythonMissingError),
+    (
+        {"msg": "x", "module_stderr": "SyntaxError: future feature annotations is not defined"},
+        PythonMissingError,
+    ),
+    ({"msg": "Destination directory /x does not exist"}, ProvisionError),
+    ({"results": [{"failed": False}, {"failed": True, "msg": "No space left on device"}], "msg": "x"}, DiskFullError),
+    ({}, ProvisionError),
+]
+
+
+@pytest.mark.parametrize(("result", "expected"), FAILED)
+def test_failed(result: dict[str, Any], expected: type[HostError]) -> None:
+    """A step that ran and failed is classed by its cause, with what to type."""
+    error = classify("gpu1", "Copy", result, unreachable=False, log="/var/log/x", user="ubuntu")
+    assert type(error) is expected
+    assert error.hint
+    assert "\n" not in error.message
+    if expected is ProvisionError:
+        assert error.hint == "less /var/log/x"
+
+
+def test_a_job_that_talks_of_sockets_is_not_unreachable() -> None:
+    """Words of the network in a module's own output do not make a reachable host unreachable."""
+    error = classify("gpu1", "s", {"msg": "apt: Connection timed out"}, unreachable=False, log="/l")
+    assert type(error) is ProvisionError
+    assert error.message == "gpu1: s: apt: Connection timed out"
+
+
+def test_the_plainest_line_is_shown() -> None:
+    """Of a traceback the exception, of a command its stderr, without Ansible's prefixes, bounded and printable."""
+    trace = {"msg": "MODULE FAILURE: see stdout", "module_stderr": "Traceback (most recent):\n  File x\nValueError: no"}
+    assert classify("h", "s", trace, unreachable=False, log="l").message == "h: s: ValueError: no"
+    command = {"msg": "non-zero return code", "stderr": "mkfs: busy\nmore"}
+    assert classify("h", "s", command, unreachable=False, log="l").message == "h: s: mkfs: busy"
+    assert first_line("Task failed: Module failed: \x1b[31mred") == "?[31mred"
+    assert len(first_line("x" * 5000)) == 300
+    assert first_line("\n \n") == "it failed without a word"
+
+
+def test_what_must_not_be_logged_stays_unsaid() -> None:
+    """A censored result is said to be censored."""
+    assert (
+        "hidden" in classify("h", "s", {"censored": "the output has been hidden"}, unreachable=False, log="l").message
+    )

@@ -1,0 +1,143 @@
+"""What Ansible is told: values that can neither be an option of ssh nor a template (S1, S2, S3)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pool.errors import InputError
+from pool.provision.inventory import inventory, runner_variables, ssh_arguments
+from pool.provision.preflight import Preflight
+from pool.ssh.destination import Target
+
+TARGET = Target("gpu1", "10.0.0.7", 2222, "ubuntu", "/home/me/.ssh/id_ed25519")
+FOUND = Preflight(
+    python="/usr/bin/python3",
+    python_version=(3, 11, 2),
+    uid=1000,
+    user="ubuntu",
+    home="/home/ubuntu",
+    sudo="passwordless",
+    systemd=True,
+    free_mib=5000,
+    scope="system",
+)
+
+
+def test_an_inventory() -> None:
+    """A host's connection and its own variables; plain JSON."""
+    found: Any = inventory([TARGET], {"gpu1": {"runner_scope": "user", "deep": {"list": [1, None, "x"]}}})
+    assert found == json.loads(json.dumps(found))
+    assert found["all"]["hosts"]["gpu1"] == {
+        "ansible_connection": "ssh",
+        "ansible_host": "10.0.0.7",
+        "ansible_port": 2222,
+        "ansible_user": "ubuntu",
+        "ansible_ssh_private_key_file": "/home/me/.ssh/id_ed25519",
+        "runner_scope": "user",
+        "deep": {"list": [1, None, "x"]},
+    }
+
+
+def test_without_a_key() -> None:
+    """No key file is named where the agent's keys are meant."""
+    found: Any = inventory([replace(TARGET, key=None)], {})
+    assert "ansible_ssh_private_key_file" not in found["all"]["hosts"]["gpu1"]
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "gpu1.example.org", "fe80::1", "::1"])
+def test_addresses(address: str) -> None:
+    """Names, IPv4 and IPv6 pass."""
+    assert inventory([replace(TARGET, address=address)], {})
+
+
+EVIL = [
+    "-oProxyCommand=id",
+    "{{ lookup('pipe','id') }}",
+    "{% raw %}",
+    "a b",
+    "a;b",
+    "a\nb",
+    "$(id)",
+    "`id`",
+    "%h",
+    "a'b",
+    'a"b',
+    "",
+]
+
+
+@pytest.mark.parametrize("value", EVIL)
+@pytest.mark.parametrize("field", ["name", "address", "user", "key"])
+def test_connection_values_are_checked_again(field: str, value: str) -> None:
+    """Whatever let a treacherous value through before, it does not get into an inventory."""
+    with pytest.raises(InputError):
+        inventory([replace(TARGET, **{field: value})], {})
+
+
+@pytest.mark.parametrize("value", [evil for evil in EVIL if evil not in ("", "a b", "-oProxyCommand=id")])
+def test_key_paths_are_checked(value: str) -> None:
+    """A path is absolute, so it is no option; nothing that ssh or Ansible expands is in it."""
+    with pytest.raises(InputError):
+        inventory([replace(TARGET, key=f"/{value}")], {})
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_ports_are_checked(port: int) -> None:
+    """A port that is none is refused."""
+    with pytest.raises(InputError):
+        inventory([replace(TARGET, port=port)], {})
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"x": "{{ 1 }}"},
+        {"x": ["a", {"b": "{% if %}"}]},
+        {"x": {"{{ y }}": 1}},
+        {"x": "{# #}"},
+        {"a b": 1},
+        {"ansible_host": "elsewhere"},
+        {"{{ x }}": 1},
+    ],
+)
+def test_variables_are_no_templates(variables: dict[str, Any]) -> None:
+    """A value that Ansible would expand, at any depth, and a name that is none, are refused and not escaped."""
+    with pytest.raises(InputError):
+        inventory([TARGET], {"gpu1": variables})
+
+
+def test_two_hosts_of_one_name() -> None:
+    """Names are what outcomes are told apart by."""
+    with pytest.raises(InputError, match="two hosts"):
+        inventory([TARGET, TARGET], {})
+
+
+def test_ssh_arguments() -> None:
+    """Pinned hosts only, no agent forwarded, nothing of the person's configuration, never a question."""
+    words = shlex.split(ssh_arguments("/run/x/known_hosts", own_key=True))
+    assert words[:2] == ["-F", "none"]
+    options = dict(word.split("=", 1) for word in words[3::2])
+    assert options["UserKnownHostsFile"] == "/run/x/known_hosts"
+    assert options["GlobalKnownHostsFile"] == "/dev/null"
+    assert options["StrictHostKeyChecking"] == "yes"
+    assert options["ForwardAgent"] == "no"
+    assert options["BatchMode"] == "yes"
+    assert options["IdentitiesOnly"] == "yes"
+    assert "IdentitiesOnly=no" in ssh_arguments("/x", own_key=False)
+
+
+def test_runner_variables() -> None:
+    """What was found on the host decides how the runner is put there."""
+    found = runner_variables(FOUND, "/tmp/runner.pyz")
+    assert found["ansible_python_interpreter"] == found["runner_python"] == "/usr/bin/python3"
+    assert (found["runner_scope"], found["runner_become"], found["runner_users"]) == ("system", True, ["ubuntu"])
+    root = runner_variables(replace(FOUND, uid=0, user="root", sudo="root"), "/x")
+    assert (root["runner_become"], root["runner_users"]) == (False, [])
+    assert runner_variables(replace(FOUND, scope="user"), "/x")["runner_become"] is False
+    with pytest.raises(InputError):
+        runner_variables(replace(FOUND, user="{{ x }}"), "/x")
