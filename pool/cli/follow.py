@@ -27,7 +27,7 @@ class Follower:
         self.run = run
         self._ranks = ranks or [job["rank"] for job in run["jobs"]]
         self._live, self._quiet = live, quiet
-        self._offsets = dict.fromkeys(self._ranks, 0)
+        self._places: dict[int, str] = {}  # rank -> `attempt:offset` of the next byte
         width = len(str(max(self._ranks)))
         self._prefixers = {rank: Prefixer(rank, width) for rank in self._ranks} if len(self._ranks) > 1 else {}
         self._sanitisers = {rank: Sanitiser() for rank in self._ranks} if sys.stdout.isatty() else {}
@@ -55,7 +55,7 @@ class Follower:
 
     def _path(self) -> str:
         words = [f"rank={rank}" for rank in self._ranks]
-        words += [f"from={rank}:{offset}" for rank, offset in self._offsets.items()]
+        words += [f"from={rank}:{place}" for rank, place in self._places.items()]
         return f"/runs/{self.run['id']}/follow?live={int(self._live)}&" + "&".join(words)
 
     def _take(self, head: dict[str, Any], body: bytes) -> None:
@@ -66,7 +66,7 @@ class Follower:
             render.note(f"pool: rank {head['rank']}: {head['notice']}")
         else:
             rank = head["rank"]
-            self._offsets[rank] = head["offset"] + len(body)
+            self._places[rank] = f"{head['attempt']}:{head['offset'] + len(body)}"
             self._show(rank, self._sanitisers[rank].feed(body) if rank in self._sanitisers else body)
 
     def _show(self, rank: int, data: bytes) -> None:

@@ -9,14 +9,21 @@ from pool.cli.render import gigabytes, span, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
 
 def show_plan(plan: dict[str, Any], source: str) -> None:
-    """To stderr: stdout is the task's."""
-    say = sys.stderr.write
+    """The plan of a run, to stderr: stdout is the task's."""
+    sys.stderr.write(f"task      {os.path.relpath(source)}\n")
+    write_plan(plan, sys.stderr)
+    sys.stderr.write("\n")
+    sys.stderr.flush()
+
+
+def write_plan(plan: dict[str, Any], out: TextIO) -> None:
+    """What is asked, each rank's offer, and for each other host every requirement it misses."""
+    say = out.write
     nodes = f"{plan['nodes']} nodes, each" if plan["nodes"] > 1 else "one node"
-    say(f"task      {os.path.relpath(source)}\n")
     say(f"asks      {nodes}: {_request(plan['request'])}; {plan['runtime']}")
     say(f"; at most {span(plan['max_duration_s'])}\n" if plan["max_duration_s"] else "\n")
     for note in plan["notes"]:
@@ -28,8 +35,6 @@ def show_plan(plan: dict[str, Any], source: str) -> None:
         say(f"not {refusal['host']}: {misses}\n")
     if not plan["offers"] and plan["waits"]:
         say(f"waits     {plan['reason']}\n")
-    say("\n")
-    sys.stderr.flush()
 
 
 def _offer(offer: dict[str, Any]) -> list[Any]:

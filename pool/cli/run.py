@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from pool.cli.options import REQUEST, RUN, add_options, flags, given
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -19,21 +21,6 @@ examples:
 
 Ctrl-C asks whether to stop the run or to leave it running.
 """
-
-#: Options of `pool run` that go to the server as they are: flag(s), name there, help, repeatable.
-_OPTIONS = (
-    (("-n", "--name"), "name", "name of the run (default: made up)", False),
-    (("-e", "--env"), "env", "set a variable of the task: NAME=value, or NAME to take yours", True),
-    (("--gpu",), "gpu", "GPUs of each node, as in `resources.gpu`: A100:2, 24GB..", False),
-    (("--cpu",), "cpu", "CPUs of each node: 4, 4..8", False),
-    (("--memory",), "memory", "memory of each node: 32GB..", False),
-    (("--disk",), "disk", "free disk of each node: 100GB..", False),
-    (("--max-duration",), "max_duration", "stop it after this long: 2h, 1h30m, off", False),
-    (("--pool",), "pool", "only hosts of this pool", False),
-    (("--instance",), "instance", "only this host", False),
-    (("--region",), "regions", "only hosts with this region label", True),
-    (("--profile",), "profile", "use this profile of .dstack/profiles.yml", False),
-)
 
 
 def register(commands: Any) -> None:
@@ -49,14 +36,17 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("working_dir", metavar="WORKING_DIR", help="the folder to send; the task runs in it")
     parser.add_argument("-f", "--file", metavar="FILE", help="the task file (default: WORKING_DIR/.dstack.yml)")
-    for flags, name, text, repeatable in _OPTIONS:
-        action = "append" if repeatable else "store"
-        parser.add_argument(*flags, dest=f"option_{name}", metavar=name.upper(), help=text, action=action)
+    add_options(parser, RUN)
+    add_options(parser, REQUEST)
     parser.add_argument("-d", "--detach", action="store_true", help="do not stay for the output")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("-q", "--quiet", action="store_true", help="only the task's own output")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and end")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and end; exit code 6 when no host fits")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON on stdout")
     parser.set_defaults(run=_run)
+
+
+_ALONE = ("-d", "--detach", "-y", "--yes", "-q", "--quiet", "--dry-run", "--json", "-h", "--help")
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -64,8 +54,8 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
     argparse cannot do it: its REMAINDER begins right after WORKING_DIR and would take `-f FILE` with it.
     """
-    with_value = {flag for flags, _, _, _ in _OPTIONS for flag in flags} | {"-f", "--file"}
-    alone = {"-d", "--detach", "-y", "--yes", "-q", "--quiet", "--dry-run", "-h", "--help"}
+    with_value = flags(RUN + REQUEST, with_value=True) | {"-f", "--file"}
+    alone = flags(RUN + REQUEST, with_value=False) | set(_ALONE)
     at, folder_seen = 0, False
     while at < len(words):
         word = words[at]
@@ -94,13 +84,17 @@ def _run(args: argparse.Namespace) -> int:
     from pool.cli.follow import Follower, follow_to_end
     from pool.cli.plan import show_plan
     from pool.client import Client
-    from pool.errors import BlockedError
+    from pool.errors import BlockedError, InputError
 
+    if args.json and not args.dry_run:
+        raise InputError("--json goes with --dry-run", hint="pool runs NAME --json")
     client = Client()
     asked = _asked(args)
     asked["env"] = {name: os.environ[name] for name in client.post("/needed", asked) if name in os.environ}
     plan = client.post("/plan", asked)
-    if not args.quiet or args.dry_run:
+    if args.json:
+        render.write_json(plan)
+    elif not args.quiet or args.dry_run:
         show_plan(plan, args.file)
     if not plan["offers"] and not plan["waits"]:
         raise BlockedError(plan["reason"], hint=plan["suggestion"] or "pool ps")
@@ -126,12 +120,11 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
             text = file.read(16 << 20)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint="name the task file with -f FILE") from error
-    options = {name: getattr(args, f"option_{name}") for _, name, _, _ in _OPTIONS}
     return {
         "text": text.decode(errors="surrogateescape"),
         "source": path,
         "folder": os.path.abspath(args.working_dir),
-        "options": {name: value for name, value in options.items() if value is not None},
+        "options": given(args),
         "args": args.run_args,
     }
 

@@ -30,9 +30,10 @@ _QUIET_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Log bytes of one rank from `offset` on."""
+    """Log bytes of one rank from `offset` on; each attempt has a log of its own."""
 
     rank: int
+    attempt: int
     offset: int
     data: bytes
 
@@ -50,13 +51,14 @@ def follow(
     run: Run,
     *,
     ranks: list[int] | None = None,
-    offsets: Mapping[int, int] | None = None,
+    places: Mapping[int, tuple[int, int]] | None = None,
     live: bool = True,
 ) -> Iterator[Output | Notice | Run | None]:
     """Yield output as it comes; the run whenever its state changed; None every few quiet seconds.
 
     With `live` it ends when the run has and every byte was given, else when every byte of now was given.
-    NotFoundError for a rank the run does not have.
+    `places[rank]` is `(attempt, offset)` to go on from; the newest attempt's start where not given. NotFoundError for
+    a rank the run does not have.
     """
     wanted = ranks if ranks else [job.rank for job in run.jobs]
     unknown = set(wanted) - {job.rank for job in run.jobs}
@@ -64,7 +66,8 @@ def follow(
         raise NotFoundError(f"{run.name} has no rank {min(unknown)}: it has {len(run.jobs)}", hint="--rank 0")
     news: _News = queue.Queue(maxsize=16)
     gone = threading.Event()
-    readers = [_Reader(ctx, run.id, rank, (offsets or {}).get(rank, 0), live, news, gone) for rank in wanted]
+    begin = {job.rank: (job.attempt, 0) for job in run.jobs} | dict(places or {})
+    readers = [_Reader(ctx, run.id, rank, begin[rank], live, news, gone) for rank in wanted]
     try:
         for reader in readers:
             threading.Thread(target=reader.read, name=f"follow {run.name} {reader.rank}", daemon=True).start()
@@ -140,13 +143,14 @@ class _Reader:
         ctx: Context,
         run_id: str,
         rank: int,
-        offset: int,
+        place: tuple[int, int],
         live: bool,
         news: _News,
         gone: threading.Event,
     ) -> None:
         self.rank = rank
-        self._ctx, self._run_id, self._offset, self._live = ctx, run_id, offset, live
+        self._attempt, self._offset = place
+        self._ctx, self._run_id, self._live = ctx, run_id, live
         self._news, self._gone = news, gone
 
     def read(self) -> None:
@@ -161,13 +165,13 @@ class _Reader:
     def _step(self) -> bool:
         """Give what is there, or wait for some; True at the end."""
         seen = self._ctx.bell.count
-        job = self._ctx.store.runs.get(self._run_id).jobs[self.rank]
+        job = self._ctx.store.runs.job(f"{self._run_id}-{self.rank}-{self._attempt}")
         kept = kept_log(self._ctx, job)
         if kept is not None:
             return self._give(kept[self._offset : self._offset + MAX_BODY], len(kept), True)
         if job.status in (JobStatus.SUBMITTED, JobStatus.PLACED, JobStatus.STARTING) or job.host_id is None:
             if not self._live or job.status in FINISHED:
-                return True
+                return self._is_last()
             self._ctx.bell.wait(seen, _QUIET_S)
             return False
         try:
@@ -183,7 +187,7 @@ class _Reader:
             if job.status in FINISHED and error.details.get("cause") == "no_such_job":
                 if job.started_at is not None:
                     self._say("its log is no longer on the host")
-                return True
+                return self._is_last()
             raise
         except UnreachableError as error:
             if not self._live:
@@ -195,9 +199,21 @@ class _Reader:
 
     def _give(self, data: bytes, size: int, ended: bool) -> bool:
         if data:
-            _hand(self._news, Output(self.rank, self._offset, data), self._gone)
+            _hand(self._news, Output(self.rank, self._attempt, self._offset, data), self._gone)
             self._offset += len(data)
-        return self._offset >= size and (ended or not self._live)
+        return self._offset >= size and (not self._live or (ended and self._is_last()))
+
+    def _is_last(self) -> bool:
+        """True when no later attempt can come; else wait for it, or go on with its log."""
+        seen, run = self._ctx.bell.count, self._ctx.store.runs.get(self._run_id)
+        newest = run.jobs[self.rank].attempt
+        if newest == self._attempt:
+            if run.finished or not self._live:
+                return True
+            self._ctx.bell.wait(seen, _QUIET_S)
+        else:
+            self._attempt, self._offset = newest, 0
+        return False
 
     def _say(self, text: str) -> None:
         _hand(self._news, Notice(self.rank, text), self._gone)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pool.errors import ConflictError, HostError, PoolError, UnreachableError
 from pool.lifecycle import watch
 from pool.lifecycle.environment import mpi_hosts, pool_env
+from pool.lifecycle.retry import attempts_after
 from pool.runner.frames import MAX_BODY
 from pool.states import JobStatus
 
@@ -157,7 +158,7 @@ def _start_one(ctx: Context, job: Job) -> None:
     except UnreachableError:
         return  # not known whether it started: watch.reconcile asks once the host is back
     except HostError as error:
-        ctx.store.runs.move(job.id, JobStatus.FAILED, reason=str(error))
+        ctx.store.runs.move(job.id, JobStatus.FAILED, reason=str(error), then=attempts_after)
         return
     watch.observe(ctx, job.id, status)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pool.errors import BlockedError, InputError
+from pool.lifecycle import retry
 from pool.lifecycle.names import run_name
 from pool.offer import Blocked, Offer, Placement, Refusal
 from pool.run import Job, Run, TaskSpec
@@ -16,6 +17,7 @@ from pool.task.compile import compile_task
 from pool.task.env import needed_env
 from pool.task.load import load_task
 from pool.task.options import RunOptions, apply_options
+from pool.task.profiles import find_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +72,7 @@ def submit(ctx: Context, asked: Asked, *, run_id: str, user: str, code: str | No
     BlockedError when no host could ever take it as things stand; ConflictError when a live run has its name.
     """
     planned = plan(ctx, asked)
-    if isinstance(planned.answer, Blocked) and not planned.answer.waits:
+    if isinstance(planned.answer, Blocked) and not planned.answer.waits and not retry.waits_for_hosts(planned.spec):
         raise BlockedError(planned.answer.reason, hint=planned.answer.suggestion or "pool ps")
     spec = planned.spec
     name = spec.name or run_name({run.name for run in ctx.store.runs.all()})
@@ -88,7 +90,8 @@ def submit(ctx: Context, asked: Asked, *, run_id: str, user: str, code: str | No
 
 def _compile(asked: Asked) -> TaskSpec:
     task = load_task(asked.text, asked.source)
-    spec = compile_task(apply_options(task, asked.options), asked.args, asked.env)
+    profile = find_profile(asked.folder, asked.options.profile)
+    spec = compile_task(apply_options(task, asked.options, profile), asked.args, asked.env)
     if spec.type != "task":
         raise InputError(f"type: {spec.type} cannot be run yet", hint="use type: task")
     if spec.request.runtime == "docker":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, HostError, RunnerError, UnreachableError
 from pool.host import facts_from_json
+from pool.lifecycle.retry import attempts_after
 from pool.states import FINISHED, HostStatus, JobStatus
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _ended(ctx: Context, job: Job, status: dict[str, Any]) -> None:
 
 
 def _end(ctx: Context, job: Job, to: JobStatus, **changes: Any) -> None:
-    _move(ctx, job, to, **changes)
+    _move(ctx, job, to, then=attempts_after, **changes)
     if ctx.store.runs.get(job.run_id).finished:
         ctx.store.secrets.forget(job.run_id)
     ctx.bell.ring()

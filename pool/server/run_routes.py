@@ -16,6 +16,7 @@ from pool.runner import frames
 from pool.runner.frames import Frame
 from pool.server.endpoint import Asked, answers_json, answers_stream, event
 from pool.server.views import plan_json, run_json
+from pool.task.check import check_file
 from pool.task.options import parse_options
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def run_routes(ctx: Context) -> list[Route]:
         return run_json(stop.ask(ctx, asked.path["name"], abort=bool(asked.body.get("abort"))))
 
     return [
+        Route("/validate", answers_json(_validated), methods=["POST"]),
         Route("/needed", answers_json(lambda asked: submit.needed(_run_asked(asked))), methods=["POST"]),
         Route("/plan", answers_json(lambda asked: plan_json(submit.plan(ctx, _run_asked(asked)))), methods=["POST"]),
         Route("/runs", answers_json(runs)),
@@ -62,6 +64,11 @@ def run_routes(ctx: Context) -> list[Route]:
         Route("/code/{sha256}", answers_json(lambda asked: {"has": code.has(ctx.folder, asked.path["sha256"])})),
         Route("/code/{sha256}", _takes_code(ctx), methods=["PUT"]),
     ]
+
+
+def _validated(asked: Asked) -> list[dict[str, Any]]:
+    files = asked.body["files"]
+    return [check_file(str(each["text"]).encode(errors="surrogateescape"), str(each["source"])) for each in files]
 
 
 def _run_asked(asked: Asked) -> submit.Asked:
@@ -81,12 +88,12 @@ def _follow(ctx: Context, asked: Asked) -> Iterator[Frame]:
     run = ctx.store.runs.named(asked.path["name"])
     try:
         ranks = [int(rank) for rank in asked.query.getlist("rank")]
-        offsets = {int(r): int(o) for r, _, o in (pair.partition(":") for pair in asked.query.getlist("from"))}
+        places = dict(_place(text) for text in asked.query.getlist("from"))
     except ValueError as error:
         raise InputError(f"not a rank or offset: {error}") from error
-    for item in follow(ctx, run, ranks=ranks, offsets=offsets, live=asked.query.get("live") == "1"):
+    for item in follow(ctx, run, ranks=ranks, places=places, live=asked.query.get("live") == "1"):
         if isinstance(item, Output):
-            yield event({"rank": item.rank, "offset": item.offset}, item.data)
+            yield event({"rank": item.rank, "attempt": item.attempt, "offset": item.offset}, item.data)
         elif isinstance(item, Notice):
             yield event({"rank": item.rank, "notice": item.text})
         elif item is None:
@@ -94,6 +101,12 @@ def _follow(ctx: Context, asked: Asked) -> Iterator[Frame]:
         else:
             yield event({"run": run_json(item)})
     yield event({"end": run_json(ctx.store.runs.get(run.id))})
+
+
+def _place(text: str) -> tuple[int, tuple[int, int]]:
+    """`rank:attempt:offset`, from where a reader goes on."""
+    rank, attempt, offset = (int(word) for word in text.split(":"))
+    return rank, (attempt, offset)
 
 
 def _states(ctx: Context, asked: Asked) -> Iterator[Frame]:

@@ -18,7 +18,7 @@ from pool.store.database import writing
 from pool.store.tables import allocations, hosts, jobs, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -72,14 +72,24 @@ class Runs:
         except IntegrityError as error:
             raise ConflictError("a GPU of that placement was given to another job") from error
 
-    def move(self, job_id: str, to: JobStatus, **changes: Any) -> None:
-        """Move a job along `states.JOB_MOVES`; its GPUs are released with the move that ends or unplaces it."""
+    def move(
+        self, job_id: str, to: JobStatus, *, then: Callable[[Run], Sequence[Job]] | None = None, **changes: Any
+    ) -> None:
+        """Move a job along `states.JOB_MOVES`; its GPUs are released with the move that ends or unplaces it.
+
+        `then` sees the run as it is after the move; the jobs it returns, next attempts, are added with it: nobody
+        ever sees the run ended in between.
+        """
         if to == JobStatus.SUBMITTED:
             changes |= {"host_id": None, "gpus": [], "cpus": 0.0, "memory_mib": 0}
         with writing(self._engine) as connection:
             moves.move_job(connection, job_id, to, **changes)
             if to in FINISHED or to == JobStatus.SUBMITTED:
                 connection.execute(update(allocations).where(allocations.c.job_id == job_id).values(released=1))
+            if then is not None:
+                of_job = select(runs).where(runs.c.id == select(jobs.c.run_id).where(jobs.c.id == job_id))
+                for again in then(_select(connection, of_job)[0]):
+                    connection.execute(insert(jobs).values(_job_row(again)))
 
     def move_all(self, job_ids: Sequence[str], to: JobStatus) -> None:
         """Move several jobs, all or none."""
@@ -92,12 +102,6 @@ class Runs:
         with writing(self._engine) as connection:
             asked = update(runs).where(runs.c.id == run_id, func.coalesce(runs.c.stop_asked, "") != "abort")
             connection.execute(asked.values(stop_asked=how))
-
-    def next_attempt(self, job: Job, attempt_id: str) -> None:
-        """Add another attempt of a finished job's rank."""
-        again = Job(attempt_id, job.run_id, job.rank, job.attempt + 1, JobStatus.SUBMITTED)
-        with writing(self._engine) as connection:
-            connection.execute(insert(jobs).values(_job_row(again)))
 
     def on_host(self, host_id: str) -> list[Job]:
         """The live jobs on a host."""
@@ -125,11 +129,15 @@ class Runs:
 
     def _select(self, query: Select[Any]) -> list[Run]:
         with self._engine.connect() as connection:
-            rows = list(connection.execute(query).mappings())
-            by_run: dict[str, list[Job]] = {row["id"]: [] for row in rows}
-            for job in _jobs(connection, jobs.c.run_id.in_(by_run)):
-                by_run[job.run_id].append(job)
-        return [_run(row, by_run[row["id"]]) for row in rows]
+            return _select(connection, query)
+
+
+def _select(connection: Connection, query: Select[Any]) -> list[Run]:
+    rows = list(connection.execute(query).mappings())
+    by_run: dict[str, list[Job]] = {row["id"]: [] for row in rows}
+    for job in _jobs(connection, jobs.c.run_id.in_(by_run)):
+        by_run[job.run_id].append(job)
+    return [_run(row, by_run[row["id"]]) for row in rows]
 
 
 def _claim(connection: Connection, job_id: str, offer: Offer) -> None:
