@@ -19,8 +19,9 @@ from pool.task.duration import OFF
 from pool.task.env import Resolver
 from pool.task.mount import parse_working_dir
 from pool.task.notes import needs_docker, notes
-from pool.task.policy import RETRY_DEFAULT_S
-from pool.task.schema import DEV_ENVIRONMENT, TaskConfig
+from pool.task.options import RunOptions, apply_options
+from pool.task.policy import RETRY_DEFAULT_S, Policy
+from pool.task.schema import DEV_ENVIRONMENT, TASK, TaskConfig
 from pool.task.script import STAY, build_script
 from pool.task.size import whole_mib
 
@@ -29,7 +30,7 @@ MAX_DURATION_S = {"task": 72 * 3600, "dev-environment": 6 * 3600}
 
 def compile_task(task: TaskConfig, args: Sequence[str], caller_env: Mapping[str, str]) -> TaskSpec:
     """The spec of `task`, options already applied; InputError when a variable has no value."""
-    resolver = Resolver(task.env, caller_env, shlex.join(args))
+    resolver = Resolver(task.env, caller_env, _quoted(args))
     auth = task.registry_auth
     entrypoint = _entrypoint(task, resolver)
     spec = TaskSpec(
@@ -67,6 +68,25 @@ def compile_task(task: TaskConfig, args: Sequence[str], caller_env: Mapping[str,
         notes=tuple(notes(task)),
     )
     return _with_argument_note(spec, args, resolver)
+
+
+def request_from_options(options: RunOptions, profile: Policy | None = None) -> Request:
+    """What `pool offer` asks: the options alone, without a file."""
+    bare = TaskConfig.model_validate({"type": TASK, "commands": [":"]})
+    return build_request(apply_options(bare, options, profile))
+
+
+def _quoted(args: Sequence[str]) -> str:
+    """The arguments as the shell has to read them to see the same words."""
+    joined = shlex.join(args)
+    if not joined.isascii():
+        try:
+            joined.encode()
+        except UnicodeEncodeError:
+            raise InputError("an argument is not UTF-8 text", hint="pass it in a file of the folder") from None
+    if "\0" in joined:
+        raise InputError("an argument holds a NUL character", hint="remove it")
+    return joined
 
 
 def build_request(task: TaskConfig) -> Request:

@@ -16,7 +16,7 @@ import yaml
 from pool.errors import TaskError
 from pool.task.mistake import Mistake, Path, Place, task_error
 
-MAX_BYTES: Final = 512 * 1024
+MAX_BYTES: Final = 256 * 1024
 MAX_NODES: Final = 10_000
 MAX_DEPTH: Final = 32
 
@@ -165,6 +165,10 @@ class _Composer:
         return node
 
     def _scalar(self, event: yaml.ScalarEvent) -> str | None:
+        try:
+            event.value.encode()
+        except UnicodeEncodeError:
+            raise self._mistake("an escape that is half a character", "write the character itself") from None
         plain = event.style in (None, "")
         tag = event.tag
         if tag in (None, "!"):
@@ -274,7 +278,7 @@ class _Composer:
         return self._mistake(f"not valid YAML: {problem}", _syntax_hint(self.document.lines, place, problem), place)
 
 
-def _syntax_hint(lines: list[str], place: Place, problem: str) -> str | None:
+def _syntax_hint(lines: list[str], place: Place, problem: str) -> str:
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if "\t" in line[: place.column]:
         return "indent with spaces: YAML takes no tabs"
@@ -282,7 +286,7 @@ def _syntax_hint(lines: list[str], place: Place, problem: str) -> str | None:
         return 'quote a text that has ": " in it, or check the indentation of the line'
     if "expected <block end>" in problem or "did not find expected" in problem:
         return "check the indentation: the items of one list or mapping start in the same column"
-    return None
+    return "put the text in quotes, or write it below a `|`"
 
 
 def _shown(text: str, limit: int = 60) -> str:

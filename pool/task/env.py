@@ -63,12 +63,15 @@ def _entry(name: str, value: Any) -> str | None:
     if value is None:
         return None
     found = text(value)
-    _check_length(name, found)
+    _check_value(name, found)
     return found
 
 
-def _check_length(name: str, value: str) -> None:
-    size = len(name.encode()) + 1 + len(value.encode("utf-8", "surrogateescape"))
+def _check_value(name: str, value: str) -> None:
+    try:
+        size = len(name.encode()) + 1 + len(value.encode())
+    except UnicodeEncodeError:
+        raise mistake(f"{name} is not UTF-8 text", "encode its value, for example with base64") from None
     if size > ENTRY_MAX_BYTES:
         raise mistake(
             f"{name} is {size} bytes with its name; Linux starts no program with more than {ENTRY_MAX_BYTES} in one"
@@ -120,7 +123,7 @@ class Resolver:
         found = {name: self._variable(name, ()) for name in self.env if name not in OURS}
         for name, value in found.items():
             try:
-                _check_length(name, value)
+                _check_value(name, value)
             except Exception as error:
                 context: Any = getattr(error, "context", None) or {}
                 raise InputError(context.get("message"), hint=context.get("hint")) from None

@@ -27,7 +27,7 @@ def notes(task: TaskConfig) -> Iterator[str]:
     if wrote("retry_policy"):
         yield "retry_policy is deprecated: write retry"
     if task.nvcc:
-        yield "nvcc: the default image has no nvcc; `conda install cuda` in setup brings it, or an image that has it"
+        yield f"nvcc: {_nvcc(task)}"
     if task.schedule:
         yield "schedule has no effect yet: the run starts now"
     if task.utilization_policy:
@@ -43,6 +43,14 @@ def notes(task: TaskConfig) -> Iterator[str]:
         for name in ("startup_order", "stop_criteria"):
             if wrote(name) and getattr(task, name) not in ("any", "all-done"):
                 yield f"{name} has no effect: the run has one node"
+
+
+def _nvcc(task: TaskConfig) -> str:
+    if not needs_docker(task):
+        return "a process uses the CUDA toolkit of its host"
+    if task.image:
+        return "the image has it or not; nothing is added to an image"
+    return "the default image has none; `conda install cuda` in setup brings it"
 
 
 def _process_notes(task: TaskConfig) -> Iterator[str]:

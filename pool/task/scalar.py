@@ -47,16 +47,16 @@ def text(value: Any) -> str:
     if isinstance(value, (str, int, float)):
         found = str(value)
         if "\0" in found:
-            raise mistake("a text cannot hold a NUL character")
+            raise mistake("a text cannot hold a NUL character", "remove it")
         return found
-    raise mistake(f"expected a text, not {show(value)}", "put it in quotes" if value is not None else None)
+    raise mistake(f"expected a text, not {show(value)}", "write a text, in quotes where needed")
 
 
 def filled(value: Any) -> str:
     """A text with at least one character that is not a space."""
     found = text(value)
     if not found.strip():
-        raise mistake("expected a text, not an empty one")
+        raise mistake("expected a text, not an empty one", "fill it in, or remove it")
     return found
 
 
@@ -72,7 +72,9 @@ def whole(name: str, low: int, high: int) -> Callable[[Any], int]:
         if isinstance(found, bool) or not isinstance(found, int):
             raise mistake(f"{name} is a whole number, not {show(value)}", f"write {name}: {max(low, 1)}")
         if not low <= found <= high:
-            raise mistake(f"{name} is {low} to {high}, not {show(value)}")
+            raise mistake(
+                f"{name} is {low} to {high}, not {show(value)}", f"write {name}: {low if found < low else high}"
+            )
         return found
 
     return read
@@ -89,9 +91,9 @@ def number(name: str, above: float) -> Callable[[Any], float]:
             except ValueError:
                 found = None
         if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
-            raise mistake(f"{name} is a number, not {show(value)}")
+            raise mistake(f"{name} is a number, not {show(value)}", f"write {name}: {above + 1:g}")
         if found <= above:
-            raise mistake(f"{name} is more than {above:g}, not {show(value)}")
+            raise mistake(f"{name} is more than {above:g}, not {show(value)}", f"write {name}: {above + 1:g}")
         return float(found)
 
     return read
@@ -114,9 +116,9 @@ def one_of(name: str, words: Sequence[str]) -> Callable[[Any], str]:
         found = str(value) if isinstance(value, str) else ""
         if found in words:
             return found
-        near = get_close_matches(found.lower(), words, 1, 0.6)
-        listed = ", ".join(words)
-        raise mistake(f"{name} is one of {listed}, not {show(value)}", f"write {name}: {near[0]}" if near else None)
+        meant = [*get_close_matches(found.lower(), words, 1, 0.6), words[0]][0]
+        message = f"{name} is one of {', '.join(words)}, not {show(value)}"
+        raise mistake(message, f"write {meant}" if " " in name else f"write {name}: {meant}")
 
     return read
 

@@ -10,7 +10,7 @@ import pytest
 from pool.errors import InputError, TaskError
 from pool.offer import GpuRequest, Range, Request
 from pool.run import Port, Retry, TaskSpec
-from pool.task.compile import compile_task
+from pool.task.compile import compile_task, request_from_options
 from pool.task.env import needed_env
 from pool.task.load import load_task
 from pool.task.options import apply_options, parse_options
@@ -253,6 +253,22 @@ def test_long_value_from_the_caller() -> None:
     with pytest.raises(InputError, match="MAX_ARG_STRLEN"):
         spec("env: [A]", A="x" * 131_070)
     assert len(spec("env: [A]", A="x" * 131_069).env["A"]) == 131_069
+
+
+def test_what_is_not_text() -> None:
+    """Bytes that are no UTF-8 are refused by name: a pool passes text, byte for byte."""
+    with pytest.raises(InputError, match="A is not UTF-8"):
+        spec("env: [A]", A="\udcff")
+    with pytest.raises(InputError, match="argument is not UTF-8"):
+        spec("", args=("\udcff",))
+    with pytest.raises(TaskError):
+        spec('env: {A: "\\ud800"}')
+
+
+def test_request_from_options() -> None:
+    """`pool offer` asks with options alone."""
+    asked = request_from_options(parse_options({"gpu": "A100:2", "memory": "64GB..", "pool": "lab"}))
+    assert asked == Request(memory_mib=Range(65536, None), gpu=GpuRequest(Range(2, 2), ("A100",)), pool="lab")
 
 
 def test_needed_env() -> None:

@@ -89,8 +89,7 @@ def test_messages(written: str, message: str, hint: str | None) -> None:
     """What is wrong is named, with the fix."""
     error = refuse(HEAD + written)
     assert message in error.message
-    if hint:
-        assert error.hint == hint
+    assert error.hint == hint if hint else error.hint
     assert not error.message.startswith("train.dstack.yml:1:")
 
 
