@@ -57,8 +57,8 @@ run pool runs
 run pool logs ring
 
 # And everything away again.
-run pool rm gpu1
-run pool rm gpu2
+run pool rm gpu1 -y
+run pool rm gpu2 -y
 run pool server stop
 run pool lab down
 rm -rf "$POOL_STATE_DIR"
