@@ -30,7 +30,7 @@ lint: check
 	@$(IN_VENV) ansible-lint playbooks roles
 
 bench: .venv/.stamp-dev openssh
-	@for each in benchmarks/*.py; do echo "== $$each"; $(IN_VENV) python "$$each" || exit 1; done
+	@$(IN_VENV) python -m benchmarks
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
