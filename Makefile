@@ -2,12 +2,13 @@
 # make test   everything that CI runs
 # make lint   all static checks
 # make bench  measure, in ratios to other tools
+# make docs   the parts of README.md that are made from the code
 # make clean  remove what these made
 #
 # Needs Python >= 3.11 with pip. What is installed goes to .venv, except OpenSSH, which the system's package manager
 # installs where it is missing and may be (`python -m pool.lab.openssh`).
 
-.PHONY: demo test lint bench clean check openssh
+.PHONY: demo test lint bench docs clean check openssh
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
@@ -31,6 +32,9 @@ lint: check
 
 bench: .venv/.stamp-dev openssh
 	@$(IN_VENV) python -m benchmarks
+
+docs: .venv/.stamp-dev openssh
+	@$(IN_VENV) python .ci/readme.py --demo
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
