@@ -152,6 +152,7 @@ class _Reader:
         self._attempt, self._offset = place
         self._ctx, self._run_id, self._live = ctx, run_id, live
         self._news, self._gone = news, gone
+        self._silent = False
 
     def read(self) -> None:
         try:
@@ -192,9 +193,12 @@ class _Reader:
         except UnreachableError as error:
             if not self._live:
                 raise
-            self._say(str(error))
+            if not self._silent:  # once an outage, not once an attempt
+                self._silent = True
+                self._say(str(error))
             self._ctx.bell.wait(seen, 30.0)
             return False
+        self._silent = False
         return self._give(data, int(head["size"]), bool(head["eof"]))
 
     def _give(self, data: bytes, size: int, ended: bool) -> bool:
