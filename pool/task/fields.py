@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from pool.task.duration import format_duration
@@ -14,7 +13,7 @@ from pool.task.policy import Policy, Retry, RetryPolicy, Utilization
 from pool.task.resources import Resources
 from pool.task.schema import RegistryAuth, TaskConfig
 from pool.task.size import format_count, format_range, format_size
-from pool.task.written import Written
+from pool.task.written import Form, Written
 
 #: Where a part with keys of its own stands in the file, outermost first.
 PARTS: dict[str, type[Written]] = {
@@ -62,7 +61,7 @@ def _own_first(model: type[Written]) -> list[tuple[str, FieldInfo]]:
 
 
 def _field(part: str, name: str, info: FieldInfo) -> TaskField:
-    shape = next((m.json_schema for m in info.metadata if isinstance(m, WithJsonSchema)), None) or {}
+    shape = next((m.shape for m in info.metadata if isinstance(m, Form)), {})
     form = str(shape.get("title") or _FORMS.get(name) or "text")
     required = info.is_required()
     default = None if required else written_default(name, info.default)

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import Field
 
 from pool.cards import VENDORS, card_of, is_card_number
 from pool.offer import GpuRequest, Range
 from pool.task.mistake import mistake
 from pool.task.scalar import listed, plain, show
-from pool.task.shapes import CAPABILITY, COUNT_RANGE, NAMES, SIZE_RANGE, VENDOR
+from pool.task.shapes import CAPABILITY, COUNT_RANGE, GPU, NAMES, SIZE_RANGE, VENDOR
 from pool.task.size import (
     format_count,
     format_range,
@@ -25,7 +25,7 @@ from pool.task.size import (
     parse_range,
     parse_size,
 )
-from pool.task.written import Written
+from pool.task.written import Form, ShortForm, Written
 
 #: More GPUs than any host has.
 GPU_COUNT_MAX = 1024
@@ -148,25 +148,25 @@ def _twice(text: str, kind: str, first: str, second: str) -> Exception:
 class Gpu(Written):
     """Which GPUs each node gets."""
 
-    vendor: Annotated[str | None, PlainValidator(parse_vendor), WithJsonSchema(VENDOR)] = Field(
+    vendor: Annotated[str | None, Form(parse_vendor, VENDOR)] = Field(
         None, description="`nvidia` or `amd`; any when not written."
     )
-    name: Annotated[tuple[str, ...], PlainValidator(parse_names), WithJsonSchema(NAMES)] = Field(
+    name: Annotated[tuple[str, ...], Form(parse_names, NAMES)] = Field(
         (), description="Card names as people write them (`A100`, `RTX4090`), without case; any of the list will do."
     )
-    count: Annotated[Range, PlainValidator(parse_gpu_count), WithJsonSchema(COUNT_RANGE)] = Field(
+    count: Annotated[Range, Form(parse_gpu_count, COUNT_RANGE)] = Field(
         Range(1, 1),
         description="How many each node gets, not what its host has; 0 means only hosts without GPUs.",
     )
-    memory: Annotated[Range | None, PlainValidator(_parse_memory), WithJsonSchema(SIZE_RANGE)] = Field(
+    memory: Annotated[Range | None, Form(_parse_memory, SIZE_RANGE)] = Field(
         None, description="Memory of one card, by its marketing size: an H100 has 80GB. A bare size is exact."
     )
-    total_memory: Annotated[Range | None, PlainValidator(_parse_memory), WithJsonSchema(SIZE_RANGE)] = Field(
+    total_memory: Annotated[Range | None, Form(_parse_memory, SIZE_RANGE)] = Field(
         None, description="Memory of all the node's cards together."
     )
-    compute_capability: Annotated[
-        tuple[int, int] | None, PlainValidator(parse_capability), WithJsonSchema(CAPABILITY)
-    ] = Field(None, description="At least this CUDA compute capability, such as `8.0`.")
+    compute_capability: Annotated[tuple[int, int] | None, Form(parse_capability, CAPABILITY)] = Field(
+        None, description="At least this CUDA compute capability, such as `8.0`."
+    )
 
     def to_request(self) -> GpuRequest:
         """What the scheduler is asked."""
@@ -195,7 +195,7 @@ def gpu_fields(value: Any) -> Any:
 
 
 #: Any written form of a GPU.
-GpuForm = Annotated[Gpu, BeforeValidator(gpu_fields, json_schema_input_type=int | str | Gpu)]
+GpuForm = Annotated[Gpu, ShortForm(gpu_fields, GPU)]
 
 
 def parse_gpu(value: Any) -> Gpu:

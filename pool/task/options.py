@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, ValidationError
+from pydantic import ValidationError
 
 from pool.errors import InputError
 from pool.offer import Range
@@ -24,7 +24,7 @@ from pool.task.resources import parse_cpu, parse_disk, parse_memory
 from pool.task.scalar import filled, listed, number, one_of, text, truth, whole
 from pool.task.schema import NODES_MAX, TaskConfig, parse_name
 from pool.task.size import parse_size
-from pool.task.written import Written
+from pool.task.written import Form, Written
 
 
 def _parse_env(value: Any) -> tuple[str, ...]:
@@ -38,35 +38,35 @@ def _parse_env(value: Any) -> tuple[str, ...]:
     return items
 
 
-def _texts(what: str) -> Any:
-    return PlainValidator(listed(filled, what))
+def _texts(what: str) -> Form:
+    return Form(listed(filled, what))
 
 
 class RunOptions(Written):
     """The options of one `pool run`; what was not given is not set."""
 
-    name: Annotated[str | None, PlainValidator(parse_name)] = None
-    nodes: Annotated[int | None, PlainValidator(whole("nodes", 1, NODES_MAX))] = None
-    env: Annotated[tuple[str, ...], PlainValidator(_parse_env)] = ()  #: `NAME=value` or `NAME`
-    working_dir: Annotated[str | None, PlainValidator(parse_working_dir)] = None
+    name: Annotated[str | None, Form(parse_name)] = None
+    nodes: Annotated[int | None, Form(whole("nodes", 1, NODES_MAX))] = None
+    env: Annotated[tuple[str, ...], Form(_parse_env)] = ()  #: `NAME=value` or `NAME`
+    working_dir: Annotated[str | None, Form(parse_working_dir)] = None
     gpu: GpuForm | None = None
-    cpu: Annotated[Range | None, PlainValidator(parse_cpu)] = None
-    memory: Annotated[Range | None, PlainValidator(parse_memory)] = None
-    disk: Annotated[Range | None, PlainValidator(parse_disk)] = None
-    shm_size: Annotated[float | None, PlainValidator(parse_size)] = None
-    ports: Annotated[tuple[Port, ...], PlainValidator(parse_ports)] = ()
-    max_duration: Annotated[Limit | None, PlainValidator(parse_limit)] = None
-    retry: Annotated[bool | None, PlainValidator(truth)] = None
-    profile: Annotated[str | None, PlainValidator(filled)] = None
-    pool: Annotated[str | None, PlainValidator(filled)] = None
-    instance: Annotated[str | None, PlainValidator(filled)] = None
+    cpu: Annotated[Range | None, Form(parse_cpu)] = None
+    memory: Annotated[Range | None, Form(parse_memory)] = None
+    disk: Annotated[Range | None, Form(parse_disk)] = None
+    shm_size: Annotated[float | None, Form(parse_size)] = None
+    ports: Annotated[tuple[Port, ...], Form(parse_ports)] = ()
+    max_duration: Annotated[Limit | None, Form(parse_limit)] = None
+    retry: Annotated[bool | None, Form(truth)] = None
+    profile: Annotated[str | None, Form(filled)] = None
+    pool: Annotated[str | None, Form(filled)] = None
+    instance: Annotated[str | None, Form(filled)] = None
     regions: Annotated[tuple[str, ...] | None, _texts("regions")] = None
     instance_types: Annotated[tuple[str, ...] | None, _texts("instance types")] = None
     backends: Annotated[tuple[str, ...] | None, _texts("backends")] = None
-    spot_policy: Annotated[str | None, PlainValidator(one_of("spot_policy", ("spot", "on-demand", "auto")))] = None
-    max_price: Annotated[float | None, PlainValidator(number("max_price", 0))] = None
-    priority: Annotated[int | None, PlainValidator(whole("priority", 0, 100))] = None
-    runtime: Annotated[str | None, PlainValidator(one_of("runtime", ("auto", "docker", "process")))] = None
+    spot_policy: Annotated[str | None, Form(one_of("spot_policy", ("spot", "on-demand", "auto")))] = None
+    max_price: Annotated[float | None, Form(number("max_price", 0))] = None
+    priority: Annotated[int | None, Form(whole("priority", 0, 100))] = None
+    runtime: Annotated[str | None, Form(one_of("runtime", ("auto", "docker", "process")))] = None
 
 
 #: Where an option's name differs from the option as typed.

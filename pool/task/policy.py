@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import Field
 
 from pool.task.duration import parse_duration, parse_limit
 from pool.task.mistake import mistake
 from pool.task.scalar import filled, listed, number, one_of, plain, show, truth, whole, within
 from pool.task.shapes import CRON, DURATION, LIMIT, PRICE, TEXTS, TRUTH, WORD, whole_number, words
-from pool.task.written import Written
+from pool.task.written import Form, ShortForm, Written
 
 EVENTS = ("no-capacity", "interruption", "error")
 RETRY_DEFAULT_S = 3600
@@ -19,12 +19,12 @@ RETRY_DEFAULT_S = 3600
 Limit = int | Literal["off"]
 
 
-def _texts(what: str) -> Any:
-    return PlainValidator(listed(filled, what))
+def _texts(what: str) -> Form:
+    return Form(listed(filled, what), TEXTS)
 
 
-def _word(name: str, *choices: str) -> Any:
-    return PlainValidator(one_of(name, choices))
+def _word(name: str, *choices: str) -> Form:
+    return Form(one_of(name, choices), words(*choices))
 
 
 class Retry(Written):
@@ -32,10 +32,9 @@ class Retry(Written):
 
     on_events: Annotated[
         tuple[str, ...],
-        PlainValidator(listed(one_of("an event", EVENTS), "events")),
-        WithJsonSchema(TEXTS),
+        Form(listed(one_of("an event", EVENTS), "events"), TEXTS),
     ] = Field(EVENTS, description="Which of `no-capacity`, `interruption`, `error`; all when not written.")
-    duration: Annotated[Limit, PlainValidator(parse_limit), WithJsonSchema(LIMIT)] = Field(
+    duration: Annotated[Limit, Form(parse_limit, LIMIT)] = Field(
         RETRY_DEFAULT_S, description="For how long after the submission; `off` is for ever."
     )
 
@@ -53,12 +52,8 @@ def retry_fields(value: Any) -> Any:
 class RetryPolicy(Written):
     """The older spelling of retry."""
 
-    retry: Annotated[bool, PlainValidator(truth), WithJsonSchema(TRUTH)] = Field(
-        False, description="Whether to try again."
-    )
-    duration: Annotated[Limit | None, PlainValidator(parse_limit), WithJsonSchema(LIMIT)] = Field(
-        None, description="For how long."
-    )
+    retry: Annotated[bool, Form(truth, TRUTH)] = Field(False, description="Whether to try again.")
+    duration: Annotated[Limit | None, Form(parse_limit, LIMIT)] = Field(None, description="For how long.")
 
 
 class Utilization(Written):
@@ -66,12 +61,9 @@ class Utilization(Written):
 
     min_gpu_utilization: Annotated[
         int,
-        PlainValidator(whole("min_gpu_utilization", 0, 100)),
-        WithJsonSchema(whole_number(0, 100)),
+        Form(whole("min_gpu_utilization", 0, 100), whole_number(0, 100)),
     ] = Field(description="Percent that each GPU must reach at some time in the window.")
-    time_window: Annotated[int, PlainValidator(parse_duration), WithJsonSchema(DURATION)] = Field(
-        description="How far back one looks."
-    )
+    time_window: Annotated[int, Form(parse_duration, DURATION)] = Field(description="How far back one looks.")
 
 
 def parse_schedule(value: Any) -> tuple[str, ...]:
@@ -117,71 +109,63 @@ def _idle(value: Any) -> Limit:
 class Policy(Written):
     """What a profile may set and a task file may set again."""
 
-    backends: Annotated[tuple[str, ...], _texts("backends"), WithJsonSchema(TEXTS)] = Field(
+    backends: Annotated[tuple[str, ...], _texts("backends")] = Field(
         (),
         description="`ssh` and `remote` are this pool's hosts. Clouds alone match no host, and the plan says so.",
     )
-    regions: Annotated[tuple[str, ...], _texts("regions"), WithJsonSchema(TEXTS)] = Field(
+    regions: Annotated[tuple[str, ...], _texts("regions")] = Field(
         (), description="Only hosts whose `--region` is one of these (`remote` where none was given)."
     )
-    instance_types: Annotated[tuple[str, ...], _texts("instance types"), WithJsonSchema(TEXTS)] = Field(
+    instance_types: Annotated[tuple[str, ...], _texts("instance types")] = Field(
         (), description="Only hosts whose type is one of these: `<count>x<gpu>` such as `8xA100`, or the label `type`."
     )
-    spot_policy: Annotated[
-        str, _word("spot_policy", "spot", "on-demand", "auto"), WithJsonSchema(words("spot", "on-demand", "auto"))
-    ] = Field("auto", description="Pool hosts are on-demand: `spot` matches none, the others match all.")
+    spot_policy: Annotated[str, _word("spot_policy", "spot", "on-demand", "auto")] = Field(
+        "auto", description="Pool hosts are on-demand: `spot` matches none, the others match all."
+    )
     max_price: Annotated[
         float | None,
-        PlainValidator(number("max_price", 0)),
-        WithJsonSchema(PRICE),
+        Form(number("max_price", 0), PRICE),
     ] = Field(None, description="Only hosts whose hourly `--price` is at most this; a host without a price costs 0.")
     retry: Annotated[
         Retry,
-        BeforeValidator(retry_fields, json_schema_input_type=bool | Literal["yes", "no", "on", "off"] | Retry),
+        ShortForm(retry_fields, TRUTH),
     ] = Field(NO_RETRY, description="Whether and when a failed run is tried again; `true` is every event for 1h.")
     retry_policy: RetryPolicy | None = Field(None, description="Deprecated: the older spelling of `retry`.")
-    max_duration: Annotated[Limit | None, PlainValidator(parse_limit), WithJsonSchema(LIMIT)] = Field(
+    max_duration: Annotated[Limit | None, Form(parse_limit, LIMIT)] = Field(
         None,
         description="The host stops the run after this long, reachable or not; `off` is no limit. A task has `72h`, "
         "a dev-environment `6h`.",
     )
-    stop_duration: Annotated[int, PlainValidator(parse_duration), WithJsonSchema(DURATION)] = Field(
+    stop_duration: Annotated[int, Form(parse_duration, DURATION)] = Field(
         30, description="Time between the stop signal and the kill."
     )
-    pool_name: Annotated[str | None, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
-        None, description="Only hosts of this pool."
+    pool_name: Annotated[str | None, Form(filled, WORD)] = Field(None, description="Only hosts of this pool.")
+    instance_name: Annotated[str | None, Form(filled, WORD)] = Field(None, description="Only the host of this name.")
+    creation_policy: Annotated[str, _word("creation_policy", "reuse", "reuse-or-create")] = Field(
+        "reuse", description="No effect: a pool reuses its hosts and creates none."
     )
-    instance_name: Annotated[str | None, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
-        None, description="Only the host of this name."
-    )
-    creation_policy: Annotated[
-        str, _word("creation_policy", "reuse", "reuse-or-create"), WithJsonSchema(words("reuse", "reuse-or-create"))
-    ] = Field("reuse", description="No effect: a pool reuses its hosts and creates none.")
     termination_policy: Annotated[
         str | None,
         _word("termination_policy", "dont-destroy", "destroy-after-idle"),
-        WithJsonSchema(words("dont-destroy", "destroy-after-idle")),
     ] = Field(None, description="No effect: a pool destroys no host.")
-    termination_idle_time: Annotated[Limit | None, PlainValidator(_idle), WithJsonSchema(LIMIT)] = Field(
+    termination_idle_time: Annotated[Limit | None, Form(_idle, LIMIT)] = Field(
         None, description="No effect: a pool destroys no host."
     )
     priority: Annotated[
         int,
-        PlainValidator(whole("priority", 0, 100)),
-        WithJsonSchema(whole_number(0, 100)),
+        Form(whole("priority", 0, 100), whole_number(0, 100)),
     ] = Field(0, description="Of the runs that wait, the higher ones are placed first.")
     startup_order: Annotated[
         str,
         _word("startup_order", "any", "master-first", "workers-first"),
-        WithJsonSchema(words("any", "master-first", "workers-first")),
     ] = Field("any", description="Which nodes start first.")
-    stop_criteria: Annotated[
-        str, _word("stop_criteria", "all-done", "master-done"), WithJsonSchema(words("all-done", "master-done"))
-    ] = Field("all-done", description="When a run of many nodes is done: when all nodes are, or the master.")
+    stop_criteria: Annotated[str, _word("stop_criteria", "all-done", "master-done")] = Field(
+        "all-done", description="When a run of many nodes is done: when all nodes are, or the master."
+    )
     utilization_policy: Utilization | None = Field(
         None, description="Stop the run when its GPUs stay idle for a time. Not yet: the plan says so."
     )
-    schedule: Annotated[tuple[str, ...], PlainValidator(parse_schedule), WithJsonSchema(CRON)] = Field(
+    schedule: Annotated[tuple[str, ...], Form(parse_schedule, CRON)] = Field(
         (),
         description='`{cron: "0 4 * * *"}`: when to start, in UTC. Not yet: it starts now, and the plan says so.',
     )

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field
 
 from pool.errors import InputError, TaskError
 from pool.task.document import MAX_BYTES, Document, read_document
@@ -18,6 +18,7 @@ from pool.task.load import validate
 from pool.task.policy import Policy
 from pool.task.scalar import filled, show, truth
 from pool.task.shapes import TRUTH, WORD
+from pool.task.written import Form
 
 _NAMES = ("profiles.yml", "profiles.yaml")
 
@@ -25,8 +26,8 @@ _NAMES = ("profiles.yml", "profiles.yaml")
 class Profile(Policy):
     """One profile of a profiles file."""
 
-    name: Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)] = Field(description="Its name.")
-    default: Annotated[bool, PlainValidator(truth), WithJsonSchema(TRUTH)] = Field(
+    name: Annotated[str, Form(filled, WORD)] = Field(description="Its name.")
+    default: Annotated[bool, Form(truth, TRUTH)] = Field(
         default=False, description="Whether it counts where no `--profile` is given."
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field
 
 from pool.offer import Range
 from pool.task.gpu import GpuForm
@@ -15,7 +15,7 @@ from pool.task.mistake import mistake
 from pool.task.scalar import show, within
 from pool.task.shapes import COUNT_RANGE, DISK, SIZE, SIZE_RANGE
 from pool.task.size import parse_count, parse_range, parse_size
-from pool.task.written import Written
+from pool.task.written import Form, Written
 
 
 def parse_cpu(value: Any) -> Range:
@@ -44,19 +44,19 @@ def parse_disk(value: Any) -> Range:
 class Resources(Written):
     """Cores, memory, GPUs and disk of each node."""
 
-    cpu: Annotated[Range, PlainValidator(parse_cpu), WithJsonSchema(COUNT_RANGE)] = Field(
+    cpu: Annotated[Range, Form(parse_cpu, COUNT_RANGE)] = Field(
         Range(2, None), description="Cores of each node: `4` is what it gets, `4..` at least, `4..8` between."
     )
-    memory: Annotated[Range, PlainValidator(parse_memory), WithJsonSchema(SIZE_RANGE)] = Field(
+    memory: Annotated[Range, Form(parse_memory, SIZE_RANGE)] = Field(
         Range(8 * 1024, None), description="Memory of each node: `16GB` is at least that, `16GB..64GB` between."
     )
     gpu: GpuForm | None = Field(
         None,
         description="GPUs of each node: `2`, `A100`, `A100:80GB:2`, `24GB..:4`, an object. Without it none is visible.",
     )
-    disk: Annotated[Range, PlainValidator(parse_disk), WithJsonSchema(DISK)] = Field(
+    disk: Annotated[Range, Form(parse_disk, DISK)] = Field(
         Range(100 * 1024, None), description="Free disk where jobs live: `500GB` is at least that."
     )
-    shm_size: Annotated[float | None, PlainValidator(parse_size), WithJsonSchema(SIZE)] = Field(
+    shm_size: Annotated[float | None, Form(parse_size, SIZE)] = Field(
         None, description="Size of the container's `/dev/shm`, exactly. A process on the host has the host's own."
     )

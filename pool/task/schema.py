@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from pool.run import Port
 from pool.task.env import Env, parse_env
@@ -31,7 +31,7 @@ from pool.task.shapes import (
     whole_number,
     words,
 )
-from pool.task.written import Written
+from pool.task.written import Form, Written
 
 TASK, DEV_ENVIRONMENT = "task", "dev-environment"
 PYTHONS = tuple(f"3.{minor}" for minor in range(8, 14))
@@ -95,20 +95,20 @@ def _refuse_groups(value: Any) -> tuple[str, ...]:
     raise mistake("groups are not supported yet", "write one file for each group of nodes")
 
 
-Text = Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)]
-Truth = Annotated[bool, PlainValidator(truth), WithJsonSchema(TRUTH)]
-Commands = Annotated[tuple[str, ...], PlainValidator(commands), WithJsonSchema(COMMANDS)]
+Text = Annotated[str, Form(filled, WORD)]
+Truth = Annotated[bool, Form(truth, TRUTH)]
+Commands = Annotated[tuple[str, ...], Form(commands, COMMANDS)]
 
 
-def _texts(read: Callable[[Any], str], what: str) -> Any:
-    return PlainValidator(listed(read, what))
+def _mounts(read: Callable[[Any], str], what: str) -> Form:
+    return Form(listed(read, what), MOUNTS)
 
 
 class RegistryAuth(Written):
     """Who pulls the image from a private registry."""
 
-    username: Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)] = Field(description="The account.")
-    password: Annotated[str, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
+    username: Annotated[str, Form(filled, WORD)] = Field(description="The account.")
+    password: Annotated[str, Form(filled, WORD)] = Field(
         description="Its password or token; `${{ env.NAME }}` keeps it out of the file."
     )
 
@@ -121,52 +121,52 @@ class RegistryAuth(Written):
 class TaskConfig(Policy):
     """A task file, as written."""
 
-    type: Annotated[
-        str, PlainValidator(one_of("type", (TASK, DEV_ENVIRONMENT))), WithJsonSchema(words(TASK, DEV_ENVIRONMENT))
-    ] = Field(description="`task` runs to its end; `dev-environment` stays up until it is stopped.")
-    name: Annotated[str | None, PlainValidator(parse_name), WithJsonSchema(pattern("run name", _NAME))] = Field(
+    type: Annotated[str, Form(one_of("type", (TASK, DEV_ENVIRONMENT)), words(TASK, DEV_ENVIRONMENT))] = Field(
+        description="`task` runs to its end; `dev-environment` stays up until it is stopped."
+    )
+    name: Annotated[str | None, Form(parse_name, pattern("run name", _NAME))] = Field(
         None, description="Name of the run; made up when not written."
     )
-    nodes: Annotated[int, PlainValidator(whole("nodes", 1, NODES_MAX)), WithJsonSchema(whole_number(1))] = Field(
+    nodes: Annotated[int, Form(whole("nodes", 1, NODES_MAX), whole_number(1))] = Field(
         1, description="How many nodes run it together, all or none."
     )
     commands: Commands = Field((), description="Shell commands, one after the other; a failing one stops the rest.")
     setup: Commands = Field((), description="Commands before `commands`.")
     image: Text | None = Field(None, description="Container image. `commands` or `image` must be written.")
-    entrypoint: Annotated[str | None, PlainValidator(parse_entrypoint), WithJsonSchema(ENTRYPOINT)] = Field(
+    entrypoint: Annotated[str | None, Form(parse_entrypoint, ENTRYPOINT)] = Field(
         None,
         description="Split like a shell would, run without one; each of `commands` is then one argument of it.",
     )
-    python: Annotated[str | None, PlainValidator(parse_python), WithJsonSchema(PYTHON)] = Field(
+    python: Annotated[str | None, Form(parse_python, PYTHON)] = Field(
         None, description="Python of the default image; not together with `image`."
     )
-    shell: Annotated[str | None, PlainValidator(parse_shell), WithJsonSchema(WORD)] = Field(
+    shell: Annotated[str | None, Form(parse_shell, WORD)] = Field(
         None, description="`sh`, `bash` or a path; `bash` where there is one, else `sh`."
     )
-    env: Annotated[Env, PlainValidator(parse_env), WithJsonSchema(ENV)] = Field(
+    env: Annotated[Env, Form(parse_env, ENV)] = Field(
         {}, description="Environment: `NAME=value`, or `NAME` for the caller's value; a list or a map."
     )
-    working_dir: Annotated[str, PlainValidator(parse_working_dir), WithJsonSchema(WORD)] = Field(
+    working_dir: Annotated[str, Form(parse_working_dir, WORD)] = Field(
         ".", description="Where commands start, relative to the folder and inside it."
     )
-    home_dir: Annotated[str, PlainValidator(parse_home_dir), WithJsonSchema(pattern("absolute path", "^/"))] = Field(
+    home_dir: Annotated[str, Form(parse_home_dir, pattern("absolute path", "^/"))] = Field(
         "/root", description="HOME inside a container."
     )
-    user: Annotated[str | None, PlainValidator(filled), WithJsonSchema(WORD)] = Field(
+    user: Annotated[str | None, Form(filled, WORD)] = Field(
         None, description="User inside the container; the image's own when not written."
     )
     registry_auth: RegistryAuth | None = Field(None, description="Login for a private registry.")
-    ports: Annotated[tuple[Port, ...], PlainValidator(parse_ports), WithJsonSchema(PORTS)] = Field(
+    ports: Annotated[tuple[Port, ...], Form(parse_ports, PORTS)] = Field(
         (), description='Forwarded to 127.0.0.1 while attached: `6000`, `80:8080`, `"*:8080"`.'
     )
     resources: Resources = Field(Resources.model_validate({}), description="What each node needs.")
-    volumes: Annotated[tuple[str, ...], _texts(parse_volume, "volumes"), WithJsonSchema(MOUNTS)] = Field(
+    volumes: Annotated[tuple[str, ...], _mounts(parse_volume, "volumes")] = Field(
         (), description="Host folders, `/host:/job[:ro]`, where the operator allows them."
     )
-    files: Annotated[tuple[str, ...], _texts(parse_file, "files"), WithJsonSchema(MOUNTS)] = Field(
+    files: Annotated[tuple[str, ...], _mounts(parse_file, "files")] = Field(
         (), description="Files taken along beside the folder: `local` or `local:remote`."
     )
-    repos: Annotated[tuple[str, ...], _texts(parse_repo, "repos"), WithJsonSchema(MOUNTS)] = Field(
+    repos: Annotated[tuple[str, ...], _mounts(parse_repo, "repos")] = Field(
         (), description="Only `.`, the folder itself, which every run takes along."
     )
     privileged: Truth = Field(False, description="A privileged container; refused unless the operator allows it.")
@@ -174,17 +174,15 @@ class TaskConfig(Policy):
     nvcc: Truth = Field(False, description="Accepted: the plan says how the default image meets it.")
     groups: Annotated[
         tuple[str, ...],
-        PlainValidator(_refuse_groups),
-        WithJsonSchema(NONE),
+        Form(_refuse_groups, NONE),
     ] = Field((), description="Not supported yet.")
     runtime: Annotated[
         str,
-        PlainValidator(one_of("runtime", ("auto", "docker", "process"))),
-        WithJsonSchema(words("auto", "docker", "process")),
+        Form(one_of("runtime", ("auto", "docker", "process")), words("auto", "docker", "process")),
     ] = Field("auto", description="`process` runs on the host itself; `auto` is docker with `image` or `python`.")
-    ide: Annotated[
-        str | None, PlainValidator(one_of("ide", ("vscode", "cursor"))), WithJsonSchema(words("vscode", "cursor"))
-    ] = Field(None, description="dev-environment: the editor whose link is printed.")
+    ide: Annotated[str | None, Form(one_of("ide", ("vscode", "cursor")), words("vscode", "cursor"))] = Field(
+        None, description="dev-environment: the editor whose link is printed."
+    )
     version: Text | None = Field(None, description="dev-environment: the editor's version.")
     init: Commands = Field((), description="dev-environment: commands at start.")
 

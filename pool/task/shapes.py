@@ -63,6 +63,7 @@ VENDOR: JsonSchema = {
     "type": "string",
     "pattern": _ignoring_case("nvidia", "amd"),
 }
+GPU: JsonSchema = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
 CAPABILITY: JsonSchema = {
     "title": "`8.0`",
     "anyOf": [
