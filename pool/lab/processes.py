@@ -87,7 +87,7 @@ def _is_sshd_in(pid: str, root: str) -> bool:
 def _ancestors() -> set[int]:
     found = set()
     pid = os.getpid()
-    while pid > 1:
+    while pid > 0:
         found.add(pid)
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
