@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from typing import Any
 
 
 def write_json(path: str, value: object, mode: int = 0o600) -> None:
     """Replace `path` by `value` as JSON: after a crash it holds the old or the new value, never a part."""
-    temporary = "{}.tmp.{}".format(path, os.getpid())
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, json.dumps(value).encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    temporary = _write_beside(path, value, mode)
     os.rename(temporary, path)
     sync_folder(os.path.dirname(path))
 
 
 def create_json(path: str, value: object, mode: int = 0o600) -> None:
-    """Make `path` exactly once; FileExistsError when it is there already."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    """Make `path`, whole, exactly once; FileExistsError when it is there already."""
+    temporary = _write_beside(path, value, mode)
     try:
-        os.write(fd, json.dumps(value).encode())
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    sync_folder(os.path.dirname(path))
+
+
+def _write_beside(path: str, value: object, mode: int) -> str:
+    """Write and sync a file next to `path`, and return its name; on a full disk nothing is left."""
+    temporary = "{}.tmp.{}.{}".format(path, os.getpid(), threading.get_ident())
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        data = json.dumps(value).encode()
+        while data:  # a disk that is nearly full takes only a part
+            data = data[os.write(fd, data) :]
         os.fsync(fd)
+    except OSError:
+        os.unlink(temporary)
+        raise
     finally:
         os.close(fd)
-    sync_folder(os.path.dirname(path))
+    return temporary
 
 
 def read_json(path: str) -> dict[str, Any] | None:
@@ -55,8 +66,11 @@ def boot_identity() -> str:
     """Tells one boot from the next, in containers too, where the kernel's boot_id outlives a restart of PID 1."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         boot_id = file.read().strip()
-    with open("/proc/1/stat") as file:
-        pid1_start = file.read().rpartition(")")[2].split()[19]
+    try:
+        with open("/proc/1/stat") as file:
+            pid1_start = file.read().rpartition(")")[2].split()[19]
+    except OSError:  # /proc is mounted with hidepid: other users' processes do not show
+        pid1_start = ""
     return "{}:{}".format(boot_id, pid1_start)
 
 
