@@ -18,7 +18,10 @@ def _ignoring_case(*choices: str) -> str:
 WORD: JsonSchema = {"title": "text", "type": ["string", "number", "boolean"]}
 TRUTH: JsonSchema = {
     "title": "true or false",
-    "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": _ignoring_case("yes", "no", "on", "off")}],
+    "anyOf": [
+        {"type": "boolean"},
+        {"type": "string", "pattern": _ignoring_case("yes", "no", "on", "off", "true", "false")},
+    ],
 }
 
 _COUNT = r"\s*[0-9]+\s*"
@@ -82,9 +85,9 @@ LIMIT: JsonSchema = {
 }
 ENTRYPOINT: JsonSchema = {
     "title": "text, or a list of words",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": WORD}],
+    "anyOf": [{"type": ["string", "number", "boolean"]}, {"type": "array", "items": WORD}],
 }
-TEXTS: JsonSchema = {"title": "list", "anyOf": [{"type": ["string", "number"]}, {"type": "array", "items": WORD}]}
+TEXTS: JsonSchema = {"title": "list", "anyOf": [WORD, {"type": "array", "items": WORD}]}
 COMMANDS: JsonSchema = {
     "title": "list of commands",
     "type": "array",
@@ -93,7 +96,7 @@ COMMANDS: JsonSchema = {
 ENV: JsonSchema = {
     "title": "list of `NAME=value` or `NAME`, or a map",
     "anyOf": [
-        {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*(=|$)"}},
+        {"type": "array", "items": {"type": ["string", "boolean"], "pattern": "^[A-Za-z_][A-Za-z0-9_]*(=|$)"}},
         {
             "type": "object",
             "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
@@ -124,12 +127,15 @@ PYTHON: JsonSchema = {
 }
 PRICE: JsonSchema = {
     "title": "number above 0",
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[0-9.]+$"}],
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^[+0-9.eE-]+$"}],
 }
 NONE: JsonSchema = {"title": "list", "type": "array", "maxItems": 0}
 MOUNTS: JsonSchema = {
     "title": "list",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}],
+    "anyOf": [
+        {"type": ["string", "number"]},
+        {"type": "array", "items": {"type": ["string", "number", "boolean", "object"]}},
+    ],
 }
 CRON: JsonSchema = {
     "title": "{cron}",

@@ -161,6 +161,7 @@ def test_defaults_of_the_schema_are_valid(validator: jsonschema.Draft202012Valid
     """Each default, written out, means what leaving it out means."""
     for field in task_fields():
         if field.part == "" and field.default is not None:
+            assert json_schema()["properties"][field.name]["default"] == field.default
             written = {"type": "task", "commands": ["a"], field.name: field.default}
             validator.validate(written)
             loaded = load_task(json.dumps(written).encode(), "t")

@@ -11,13 +11,17 @@ import os
 import random
 import resource
 import time
+from typing import Any
 
+import jsonschema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pool.errors import PoolError, TaskError
 from pool.task.compile import compile_task
+from pool.task.document import Word, read_document
 from pool.task.env import needed_env
+from pool.task.json_schema import json_schema
 from pool.task.load import load_task
 from pool.task.normal import normal_form
 from pool.task.schema import TaskConfig
@@ -96,6 +100,7 @@ _PIECES = (
         "`",
     ),
 )
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
 _KEYS = tuple(TaskConfig.model_fields)
 
 junk = st.recursive(
@@ -108,9 +113,18 @@ junk = st.recursive(
 )
 
 
-def feed(text: bytes) -> None:
+def core(value: Any) -> Any:
+    """A document's value as an editor's YAML 1.2 parser sees it."""
+    if isinstance(value, dict):
+        return {key: core(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [core(item) for item in value]
+    return value.value if isinstance(value, Word) else value
+
+
+def feed(text: bytes) -> bool:
     """Read `text` as a task, compile it, print it: anything but a PoolError, or being slow, is a failure."""
-    started = time.process_time()
+    started, task = time.process_time(), None
     try:
         task = load_task(text, "fuzz.yml")
     except TaskError as error:
@@ -124,14 +138,17 @@ def feed(text: bytes) -> None:
         except PoolError as error:
             assert error.exit_code == 2
     assert time.process_time() - started < 1
+    return task is not None
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(_KEYS), junk)
+@given(st.sampled_from(_KEYS), st.one_of(junk, st.lists(st.sampled_from(_PIECES), max_size=2), st.integers(-5, 5)))
 def test_any_value_of_any_field(key: str, value: object) -> None:
-    """A field with any value at all is read or refused."""
-    written = json.dumps({"type": "task", "commands": ["x"], key: value})
-    feed(written.replace("NaN", ".nan").replace("Infinity", ".inf").encode())
+    """A field with any value at all is read or refused; what is read is valid in the JSON Schema too."""
+    text = json.dumps({"type": "task", "commands": ["x"], key: value})
+    text = text.replace("NaN", ".nan").replace("Infinity", ".inf")
+    if feed(text.encode()):
+        SCHEMA.validate(core(read_document(text.encode(), "fuzz").value))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
