@@ -132,10 +132,7 @@ PRICE: JsonSchema = {
 NONE: JsonSchema = {"title": "list", "type": "array", "maxItems": 0}
 MOUNTS: JsonSchema = {
     "title": "list",
-    "anyOf": [
-        {"type": ["string", "number"]},
-        {"type": "array", "items": {"type": ["string", "number", "boolean", "object"]}},
-    ],
+    "anyOf": [WORD, {"type": "array", "items": {"type": [*WORD["type"], "object"]}}],
 }
 CRON: JsonSchema = {
     "title": "{cron}",
