@@ -8,6 +8,7 @@ at the end. Host keys are checked against the pinned file, which ansible-runner 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -75,7 +76,8 @@ def run_playbook(
     if not targets:
         return {}
     _sweep()
-    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_memory())
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=_memory())
+    lock = _lock(folder)
     try:
         pins = _write_pins(folder, known_hosts, targets)
         _write(folder, "inventory.json", json.dumps(hosts))
@@ -88,8 +90,8 @@ def run_playbook(
                 folder, path, environment, arguments, Progress(targets, log, on_event), file, cancelled, timeout_s
             )
     finally:
-        _close_masters(os.path.join(folder, "c"))
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+        os.close(lock)
 
 
 def find_playbook(name: str) -> str:
@@ -249,14 +251,32 @@ def _memory() -> str | None:
     return None
 
 
+def _lock(folder: str) -> int:
+    """Hold the folder: whoever can take this lock knows that its run is over, however that ended."""
+    handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
 def _sweep() -> None:
     """Remove the folders of runs whose process was killed."""
     place = _memory() or tempfile.gettempdir()
     for name in os.listdir(place):
-        pid = name.removeprefix(_PREFIX).split("-")[0]
-        if name.startswith(_PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-            _close_masters(os.path.join(place, name, "c"))
-            shutil.rmtree(os.path.join(place, name), ignore_errors=True)
+        folder = os.path.join(place, name)
+        if not name.startswith(_PREFIX):
+            continue
+        with contextlib.suppress(OSError):  # it is held, somebody else's, or just being made
+            handle = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(folder)
+            finally:
+                os.close(handle)
+
+
+def _remove(folder: str) -> None:
+    _close_masters(os.path.join(folder, "c"))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _close_masters(folder: str) -> None:
