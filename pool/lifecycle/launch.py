@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
 def _prepare(ctx: Context, run: Run, spec: TaskSpec, rank: _Rank, master_port: int) -> None:
     hosts = [ctx.store.hosts.get(str(job.host_id)) for job in run.jobs]
     task = {
-        "script": spec.script or "",
+        "script": spec.script or shlex.join(spec.entrypoint or ()),
         "shell": spec.shell,
         "working_dir": spec.working_dir,
         "code": run.code,

@@ -53,8 +53,8 @@ def parse_gpu_count(value: Any) -> Range:
     for end in (found.min, found.max):
         if end is not None and end > GPU_COUNT_MAX:
             raise mistake(f"{show(value)} GPUs are more than a host has", "write how many GPUs each node gets")
-    if found.min is None:
-        return Range(0, found.max)
+    if found.min is None:  # `..4`: whoever writes it wants a GPU; none is written `0`
+        return Range(min(1, found.max or 0), found.max)
     return found
 
 

@@ -157,14 +157,14 @@ class TaskConfig(Policy):
     )
     registry_auth: RegistryAuth | None = Field(None, description="Login for a private registry.")
     ports: Annotated[tuple[Port, ...], Form(parse_ports, PORTS)] = Field(
-        (), description='Forwarded to 127.0.0.1 while attached: `6000`, `80:8080`, `"*:8080"`.'
+        (), description='Forwarded to 127.0.0.1 while attached: `6000`, `80:8080`, `"*:8080"`. Not yet: the plan says so.'
     )
     resources: Resources = Field(Resources.model_validate({}), description="What each node needs.")
     volumes: Annotated[tuple[str, ...], _mounts(parse_volume, "volumes")] = Field(
         (), description="Host folders, `/host:/job[:ro]`, where the operator allows them."
     )
     files: Annotated[tuple[str, ...], _mounts(parse_file, "files")] = Field(
-        (), description="Files taken along beside the folder: `local` or `local:remote`."
+        (), description="Files taken along beside the folder: `local` or `local:remote`. Not yet: the plan says so."
     )
     repos: Annotated[tuple[str, ...], _mounts(parse_repo, "repos")] = Field(
         (), description="Only `.`, the folder itself, which every run takes along."

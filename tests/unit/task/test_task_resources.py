@@ -101,7 +101,7 @@ ONE = Range(1, 1)
         (0, {"count": Range(0, 0)}),
         ("2", {"count": Range(2, 2)}),
         ("2..4", {"count": Range(2, 4)}),
-        ("..4", {"count": Range(0, 4)}),
+        ("..4", {"count": Range(1, 4)}),
         ("A100", {"name": ("A100",)}),
         ("A10G,A100", {"name": ("A10G", "A100")}),
         ("A10G , A100", {"name": ("A10G", "A100")}),
