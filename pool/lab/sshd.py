@@ -29,9 +29,11 @@ def prepare(openssh: OpenSSH, folder: str, client_public_key: str) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)
     keygen(openssh, os.path.join(folder, "host_key"), comment=os.path.basename(folder))
     shutil.copyfile(client_public_key, os.path.join(folder, "authorized_keys"))
-    # sshd starts a session in the real user's home, whatever HOME says; bash reads this one file before a command.
-    with open(os.path.join(home, ".bashrc"), "w", encoding="utf-8") as file:
-        file.write('cd "$HOME"\n')
+    # sshd starts a session in the real user's home, whatever HOME says. bash and zsh read these before a command;
+    # with another login shell, a session's working folder stays the real home.
+    for name in (".bashrc", ".zshenv"):
+        with open(os.path.join(home, name), "w", encoding="utf-8") as file:
+            file.write('cd "$HOME"\n')
     _lend_python(os.path.join(folder, "bin"))
 
 

@@ -23,11 +23,11 @@ def root(session_dir: str) -> Iterator[str]:
 
 
 def test_each_host_is_a_host_of_its_own(lab: list[LabHost], ssh: Ssh) -> None:
-    """A session's HOME, working folder, PATH and environment are the host's, not those of the person who tests."""
+    """A session's HOME, PATH and environment are the host's, not those of the person who tests."""
     for host in lab:
-        done = ssh(host, 'pwd; echo "$HOME"; echo "$PATH"; echo "$POOL_RUNNER_SCOPE"; echo ~; echo "$SSH_CONNECTION"')
-        pwd, home, path, scope, tilde, connection = done.stdout.splitlines()
-        assert pwd == home == tilde == host.home
+        done = ssh(host, 'echo "$HOME"; echo "$PATH"; echo "$POOL_RUNNER_SCOPE"; echo ~; echo "$SSH_CONNECTION"')
+        home, path, scope, tilde, connection = done.stdout.splitlines()
+        assert home == tilde == host.home
         assert path.split(":")[0] == os.path.join(os.path.dirname(host.home), "bin")
         assert scope == "user"
         assert connection.split()[2:] == [host.address, str(host.port)]
@@ -38,10 +38,13 @@ def test_the_login_files_of_the_real_user_are_not_read(lab: list[LabHost], ssh: 
     """Nothing of the person's own shell set-up reaches a session; bash reads the file of the host's home."""
     with open(os.path.join(lab[0].home, ".bashrc"), "a", encoding="utf-8") as file:
         file.write("export FROM_LAB_HOME=yes\n")
-    done = ssh(lab[0], "env")
-    env = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    done = ssh(lab[0], "env; pwd")
+    *lines, pwd = done.stdout.splitlines()
+    env = dict(line.split("=", 1) for line in lines)
     assert env["HOME"] == lab[0].home
-    assert env.get("FROM_LAB_HOME") == "yes" or not env["SHELL"].endswith("bash")
+    if env["SHELL"].endswith("/bash"):
+        assert env["FROM_LAB_HOME"] == "yes"
+        assert pwd == lab[0].home
     assert done.stderr == ""
 
 
@@ -99,7 +102,7 @@ def test_up_again_keeps_what_is_there_and_adds_what_is_not(root: str, ssh: Ssh) 
     """A host keeps its address, key, cards and home; one whose sshd was killed is started again."""
     first = loopback.up(2, root=root)
     assert loopback.up(1, root=root) == first
-    cards = ssh(first[0], "touch kept; nvidia-smi -L").stdout
+    cards = ssh(first[0], 'touch "$HOME/kept"; nvidia-smi -L').stdout
     loopback.stop(first[0])
     assert loopback.hosts(root)[0].pid == 0
     assert ssh(first[0], "true").returncode == 255
@@ -107,7 +110,7 @@ def test_up_again_keeps_what_is_there_and_adds_what_is_not(root: str, ssh: Ssh) 
     assert [host.name for host in second] == ["gpu1", "gpu2", "gpu3"]
     assert second[1] == first[1]
     assert (second[0].address, second[0].fingerprint) == (first[0].address, first[0].fingerprint)
-    assert ssh(second[0], "ls; nvidia-smi -L").stdout == "kept\n" + cards
+    assert ssh(second[0], 'ls "$HOME"; nvidia-smi -L').stdout == "kept\n" + cards
     assert "NVIDIA L40S" in ssh(second[2], "nvidia-smi -L").stdout
 
 
@@ -128,7 +131,9 @@ def test_down_leaves_no_process_and_no_folder(root: str, ssh: Ssh) -> None:
     """Daemons, open sessions and what detached itself from them are ended, also after the daemon itself was killed."""
     hosts = loopback.up(2, root=root)
     for host in hosts:
-        assert ssh(host, "setsid sleep 600 </dev/null >/dev/null 2>&1 & mkdir -p a/b; chmod 0 a/b").returncode == 0
+        assert (
+            ssh(host, "setsid sleep 600 </dev/null >/dev/null 2>&1 & cd && mkdir -p a/b && chmod 0 a/b").returncode == 0
+        )
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-p", str(hosts[1].port)]
     argv = ["ssh", "-F", "none", "-T", "-i", hosts[1].key, *options, f"{hosts[1].user}@{hosts[1].address}"]
     open_session = subprocess.Popen(
