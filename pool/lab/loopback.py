@@ -248,6 +248,8 @@ def _remove(root: str) -> None:
         shutil.rmtree(root)
     except PermissionError:
         # A job may have left a folder that its owner may not change.
-        for folder, _, _ in os.walk(root):
-            os.chmod(folder, 0o700)
+        for folder, names, _ in os.walk(root):
+            for path in (os.path.join(folder, name) for name in names):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
         shutil.rmtree(root)
