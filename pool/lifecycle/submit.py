@@ -14,8 +14,8 @@ from pool.run import Job, Run, TaskSpec
 from pool.scheduler import gang
 from pool.states import JobStatus
 from pool.task.compile import compile_task
-from pool.task.env import needed_env
 from pool.task.load import load_task
+from pool.task.needed import needed_env
 from pool.task.options import RunOptions, apply_options
 from pool.task.profiles import find_profile
 

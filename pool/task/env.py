@@ -1,4 +1,4 @@
-"""The environment a task asks for: reading it, which names the caller must give, and resolving it.
+"""The environment a task asks for: reading it and resolving it; `needed.py` says which names the caller must give.
 
 A name without a value is the caller's to give: by `-e NAME=VALUE`, else by the caller's own environment. Only those
 names ever leave it.
@@ -7,17 +7,13 @@ names ever leave it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pool.errors import InputError
-from pool.task.interpolation import RUN_ARGS, env_references, interpolate
+from pool.task.interpolation import RUN_ARGS, interpolate
 from pool.task.mistake import mistake
 from pool.task.scalar import show, text, within
-
-if TYPE_CHECKING:
-    from pool.task.options import RunOptions
-    from pool.task.schema import TaskConfig
 
 #: Linux refuses to start a program with a longer `NAME=value` (MAX_ARG_STRLEN less its NUL).
 ENTRY_MAX_BYTES: Final = 131071
@@ -78,28 +74,6 @@ def _check_value(name: str, value: str) -> None:
             " environment variable (MAX_ARG_STRLEN)",
             f"put the value into a file of the folder and let {name} name the file",
         )
-
-
-def needed_env(task: TaskConfig, options: RunOptions | None = None) -> list[str]:
-    """The names whose values the caller's environment must give, in a stable order, each once."""
-    env = dict(task.env)
-    env.update(dict(parse_entry(item) for item in options.env) if options else {})
-    names = [name for name, value in env.items() if value is None]
-    for found in _texts(task):
-        names += [name for name in env_references(found) if env.get(name) is None]
-    for name, value in env.items():
-        names += [n for n in env_references(value or "") if n == name or env.get(n) is None]
-    return list(dict.fromkeys(names))
-
-
-def _texts(task: TaskConfig) -> Iterator[str]:
-    """Every text of the task that may hold references, env values apart."""
-    yield from (*task.commands, *task.setup, *task.init, *task.volumes, *task.files)
-    for single in (task.image, task.entrypoint, task.working_dir, task.home_dir, task.user, task.shell):
-        if single:
-            yield single
-    if task.registry_auth:
-        yield from (task.registry_auth.username, task.registry_auth.password)
 
 
 class Resolver:

@@ -11,8 +11,8 @@ from pool.errors import InputError, TaskError
 from pool.offer import GpuRequest, Range, Request
 from pool.run import Port, Retry, TaskSpec
 from pool.task.compile import compile_task, request_from_options
-from pool.task.env import needed_env
 from pool.task.load import load_task
+from pool.task.needed import needed_env
 from pool.task.options import apply_options, parse_options
 from pool.task.profiles import find_profile, parse_profiles
 from pool.task.schema import TaskConfig

@@ -13,10 +13,10 @@ import pytest
 
 from pool.task.compile import compile_task
 from pool.task.document import Word, read_document
-from pool.task.env import needed_env
 from pool.task.fields import task_fields
 from pool.task.json_schema import DIALECT, json_schema
 from pool.task.load import load_task
+from pool.task.needed import needed_env
 from pool.task.normal import normal_form
 from pool.task.reference import reference_markdown
 from pool.task.schema import TaskConfig

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from pool.errors import PoolError, TaskError
 from pool.task.compile import compile_task
 from pool.task.document import Word, read_document
-from pool.task.env import needed_env
 from pool.task.json_schema import json_schema
 from pool.task.load import load_task
+from pool.task.needed import needed_env
 from pool.task.normal import normal_form
 from pool.task.schema import TaskConfig
 
