@@ -26,7 +26,9 @@ the same class by `from_json`. Only `cli/main.py` prints errors and exits.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # every command imports this module
+    from typing import Any, ClassVar
 
 
 class PoolError(Exception):

@@ -24,11 +24,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "add-ssh",
-        help="make machines that you can ssh into hosts of the pool",
         description="Log in to each machine, install the runner with Ansible, and make it a host of the pool.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("destinations", nargs="+", metavar="[USER@]HOST", help="as for ssh; ssh://USER@HOST:PORT too")
     parser.add_argument("-i", "--identity", metavar="KEY", help="private key file (default: the agent's keys)")

@@ -19,10 +19,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "attach",
-        help="show a run's output again, to its end",
         description="Show a run's output from the start and stay to its end; Ctrl-C asks: stop or detach.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="RUN", help="name or id of the run")
     parser.add_argument("--rank", type=int, action="append", metavar="K", help="only this rank (repeatable)")

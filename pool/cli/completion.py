@@ -20,10 +20,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "completion",
-        help="print a completion script for your shell",
         description="Print a completion script for your shell.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     parser.set_defaults(run=_run)

@@ -27,10 +27,8 @@ def register(subparsers: Subparsers) -> None:
     """Add `pool lab` and its three verbs."""
     parser = subparsers.add_parser(
         "lab",
-        help="try pool on this machine: real SSH hosts on loopback addresses",
         description="Real SSH hosts on this machine, to try pool and to test with.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     up = verbs.add_parser("up", help="start hosts; those that are up stay as they are")

@@ -21,10 +21,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "logs",
-        help="show what a run wrote",
         description="Show what a run wrote to stdout and stderr, in the order it came.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="RUN", help="name or id of the run")
     parser.add_argument("-f", "--follow", action="store_true", help="stay until the run has ended")

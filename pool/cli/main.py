@@ -9,28 +9,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import cache
 from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
-#: Command -> module in this folder. The order is the order of `pool --help`.
+#: Command -> what it does, for `pool --help` and in its order. The module of `add-ssh` here is add_ssh.py, and so on.
 COMMANDS = {
-    "add-ssh": "add_ssh",
-    "ps": "ps",
-    "rm": "rm",
-    "run": "run",
-    "runs": "runs",
-    "logs": "logs",
-    "attach": "attach",
-    "stop": "stop",
-    "offer": "offer",
-    "validate": "validate",
-    "schema": "schema",
-    "server": "server",
-    "lab": "lab",
-    "completion": "completion",
+    "add-ssh": "make machines that you can ssh into hosts of the pool",
+    "ps": "list the hosts and what of them is free",
+    "rm": "take a host out of the pool",
+    "run": "run a task on the pool",
+    "runs": "list the runs",
+    "logs": "show what a run wrote",
+    "attach": "show a run's output again, to its end",
+    "stop": "end a run",
+    "offer": "show which hosts could take a request",
+    "validate": "check task files",
+    "schema": "print the JSON Schema of task files",
+    "server": "start, stop or look at the pool server",
+    "lab": "try pool on this machine: real SSH hosts on loopback addresses",
+    "completion": "print a completion script for your shell",
 }
 
 _EXAMPLES = """\
@@ -44,8 +45,18 @@ try it without a server room: pool lab up
 """
 
 
+class Layout(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one of these for every option it is told of, and each would import shutil for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse with an error of one line and the next command to type."""
+    """argparse with an error of one line and the next command to type; options are not guessed from their start."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": Layout, "allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError instead of printing the usage."""
@@ -54,32 +65,50 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message, hint=f"{self.prog} --help")
 
 
+class _Commands(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """The place for the commands; each is described by the table."""
+
+    def add_parser(self, name: str, **settings: Any) -> Any:
+        return super().add_parser(name, help=COMMANDS[name], **settings)
+
+
 def parser(names: list[str]) -> Parser:
     """The parser with the commands `names` in it."""
-    top = Parser(
-        prog="pool",
-        description="A few GPU servers in a lab become one pool.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    top.add_argument("--version", action="version", version=_version())
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    top, commands = _top()
     for name in names:
-        import_module(f"pool.cli.{COMMANDS[name]}").register(commands)
+        import_module("pool.cli." + name.replace("-", "_")).register(commands)
     return top
+
+
+def outline() -> Parser:
+    """The parser that knows all commands by name only: enough for `pool --help`, and for a word that is none."""
+    top, commands = _top()
+    for name in COMMANDS:
+        commands.add_parser(name, add_help=False)
+    return top
+
+
+def _top() -> tuple[Parser, Any]:
+    top = Parser(prog="pool", description="A few GPU servers in a lab become one pool.", epilog=_EXAMPLES)
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(
+        prog="pool", dest="command", metavar="COMMAND", required=True, parser_class=Parser, action=_Commands
+    )
+    return top, commands
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code. Errors are printed as `pool: what` and `try: next command`."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        names = [words[0]] if words and words[0] in COMMANDS else list(COMMANDS)
+        name = words[0] if words and words[0] in COMMANDS else None
         rest: list[str] = []
-        if names == ["run"]:  # what it does not know belongs to the task
+        if name == "run":  # what it does not know belongs to the task
             own, rest = import_module("pool.cli.run").split(words[1:])
             words = ["run", *own]
-        args = parser(names).parse_args(words)
+        if name is None:
+            outline().parse_known_args(words)
+        args = parser([name] if name else list(COMMANDS)).parse_args(words)
         args.run_args = rest
         code: int = args.run(args)
         sys.stdout.flush()
@@ -105,6 +134,16 @@ def _report(error: Exception) -> int:
     if error.hint:
         sys.stderr.write(f"try: {error.hint}\n")
     return error.exit_code
+
+
+@cache
+def _width() -> int:
+    """Of the help: as many columns as the terminal has, less two."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns
+    except (OSError, ValueError):
+        columns = 80
+    return columns - 2
 
 
 def _version() -> str:

@@ -25,11 +25,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "offer",
-        help="show which hosts could take a request",
         description="Show which hosts a request would get now, and for each other host every requirement it misses.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_options(parser, REQUEST)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -20,10 +20,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "ps",
-        help="list the hosts and what of them is free",
         description="List the hosts of the pool: GPUs free of all, CPUs, memory, status.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)

@@ -20,10 +20,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "rm",
-        help="take a host out of the pool",
         description="Take hosts out of the pool and undo on them what adding did, and nothing else.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="+", metavar="HOST", help="names of hosts, as in pool ps")
     parser.add_argument("--force", action="store_true", help="forget it even when it does not answer or has jobs")

@@ -27,12 +27,9 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "run",
-        help="run a task on the pool",
         usage="pool run WORKING_DIR [-f FILE] [options] [run args ...]",
         description="Run a task: show the plan, ask, send the folder, start every rank, show their output.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("working_dir", metavar="WORKING_DIR", help="the folder to send; the task runs in it")
     parser.add_argument("-f", "--file", metavar="FILE", help="the task file (default: WORKING_DIR/.dstack.yml)")

@@ -22,10 +22,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "runs",
-        help="list the runs",
         description="List the runs, newest first; with a name, one run rank by rank.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="RUN", help="name or id of one run")
     parser.add_argument("--live", action="store_true", help="only runs that have not ended")

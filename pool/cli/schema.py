@@ -21,10 +21,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "schema",
-        help="print the JSON Schema of task files",
         description="Print the JSON Schema (draft 2020-12) of task files: completion and checks in your editor.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_run)
 

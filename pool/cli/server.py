@@ -22,10 +22,8 @@ def register(commands: Any) -> None:
     """Add the command and its three verbs."""
     parser = commands.add_parser(
         "server",
-        help="start, stop or look at the pool server",
         description="The server that keeps links to the hosts. Every command starts it when it does not run.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     verbs.add_parser("start", help="start it unless it runs").set_defaults(run=_start)

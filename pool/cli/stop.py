@@ -19,10 +19,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "stop",
-        help="end a run",
         description="End a run: SIGINT to every rank, and SIGKILL after the task's stop_duration (30s by default).",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="+", metavar="RUN", help="names or ids of runs")
     parser.add_argument("--abort", action="store_true", help="kill at once")

@@ -22,10 +22,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "validate",
-        help="check task files",
         description="Check task files: one line a file, or the error with its place and the fix.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="task files")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
