@@ -45,9 +45,9 @@ class Client:
     def put(self, path: str, pieces: Iterable[bytes], length: int) -> Any:
         """PUT `length` bytes that come in pieces, answer as JSON."""
         with self._connect() as link:
-            link.sendall(_head("PUT", path, length))
+            _send_all(link, _head("PUT", path, length))
             for piece in pieces:
-                link.sendall(piece)
+                _send_all(link, piece)
             return _answer(link)
 
     def stream(
@@ -71,9 +71,9 @@ class Client:
                         yield frame.head, frame.body
                     if "end" in frame.head:
                         return
-                rest = link.recv(1 << 18)
+                rest = _receive(link)
                 if not rest:
-                    raise ServerError("the connection to the server was cut off", cut_off=True)
+                    raise _cut_off()
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         with self._connect() as link:
@@ -98,11 +98,13 @@ def start() -> None:
     log_path = config.path("server.log")
     with open(log_path, "ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "pool.server.main"],
+            [sys.executable, "-P", "-m", "pool.server.main"],  # -P: not the modules of the caller's folder
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            cwd=config.state_dir(),  # the caller's folder may be unmounted or removed under it
+            env=os.environ | {"POOL_STATE_DIR": config.state_dir()} | _absolute("PYTHONPATH"),
         )
     deadline = time.monotonic() + _START_S
     while True:
@@ -117,44 +119,91 @@ def start() -> None:
         time.sleep(0.01)
 
 
+def _absolute(name: str) -> dict[str, str]:
+    """The search path `name` of the environment, for a program that starts in another folder."""
+    parts = os.environ.get(name, "").split(os.pathsep)
+    return {name: os.pathsep.join(os.path.abspath(part) for part in parts if part)} if any(parts) else {}
+
+
 def _dial() -> socket.socket | None:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path = config.socket_path()
     try:
-        link.connect(config.socket_path())
+        link.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         link.close()
         return None
+    except OSError as error:
+        link.close()
+        raise ServerError(f"{path}: {error.strerror}", hint="is POOL_STATE_DIR another user's folder?") from error
     return link
+
+
+def died() -> bool:
+    """True when the server has ended without having been asked to: its pid file is left, and nobody holds its lock."""
+    import fcntl
+
+    if not os.path.exists(config.path("server.pid")):
+        return False
+    with open(config.path("server.lock"), "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _send(link: socket.socket, method: str, path: str, body: dict[str, Any] | None) -> None:
     data = b"" if body is None else json.dumps(body).encode()
-    link.sendall(_head(method, path, len(data)) + data)
+    _send_all(link, _head(method, path, len(data)) + data)
+
+
+def _send_all(link: socket.socket, data: bytes) -> None:
+    try:
+        link.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it may have answered before it hung up: whoever reads finds out
+
+
+def _receive(link: socket.socket) -> bytes:
+    """Some bytes; none at the end, however it came."""
+    try:
+        return link.recv(1 << 18)
+    except ConnectionResetError:
+        return b""
+
+
+def _cut_off() -> ServerError:
+    return ServerError("the connection to the server was cut off", hint="pool server status", cut_off=True)
 
 
 def _head(method: str, path: str, length: int) -> bytes:
-    return f"{method} {path} HTTP/1.0\r\nHost: pool\r\nContent-Length: {length}\r\n\r\n".encode()
+    agent = os.environ.get("SSH_AUTH_SOCK", "")
+    keys = f"Pool-Agent: {agent}\r\n" if agent.isascii() and agent.isprintable() and agent else ""
+    return f"{method} {path} HTTP/1.0\r\nHost: pool\r\n{keys}Content-Length: {length}\r\n\r\n".encode()
 
 
 def _answer(link: socket.socket) -> Any:
-    return json.loads(b"".join([_check_status(link), *iter(lambda: link.recv(1 << 18), b"")]))
+    body = b"".join([_check_status(link), *iter(lambda: _receive(link), b"")])
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise _cut_off() from None
 
 
 def _check_status(link: socket.socket) -> bytes:
     """Read the answer's head; what was read of its body. Raises the error that the server answered."""
     data = b""
     while b"\r\n\r\n" not in data:
-        chunk = link.recv(1 << 16)
+        chunk = _receive(link)
         if not chunk:
-            raise ServerError(
-                "the server closed the connection", hint="try again; see `pool server status`", cut_off=True
-            )
+            raise _cut_off()
         data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
     if status == 200:
         return body
-    while chunk := link.recv(1 << 16):
+    while chunk := _receive(link):
         body += chunk
     try:
         error = json.loads(body)

@@ -27,7 +27,11 @@ def state_dir() -> str:
         base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
         path = os.path.join(base, "pool")
     path = os.path.abspath(path)
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the state folder {path}: {error.strerror}"
+        raise InputError(message, hint="export POOL_STATE_DIR=/some/other/path") from error
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import stat
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -34,6 +35,7 @@ class Asked:
     """One request: its path parameters, query, JSON body and the user who the kernel says is asking."""
 
     def __init__(self, request: Request, body: dict[str, Any]) -> None:
+        _take_agent(request)
         self.path = request.path_params
         self.query = request.query_params
         self.body = body
@@ -98,10 +100,29 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _user(request: Request) -> str:
-    """The caller's login name, as the kernel tells it of the socket's other end (server/main.py asks it)."""
-    client = request.client
-    uid = int(client.host.removeprefix("uid:")) if client and client.host.startswith("uid:") else os.getuid()
+    """The caller's login name."""
+    uid = _uid(request)
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _uid(request: Request) -> int:
+    """The caller, as the kernel tells it of the socket's other end (server/main.py asks it)."""
+    client = request.client
+    return int(client.host.removeprefix("uid:")) if client and client.host.startswith("uid:") else os.getuid()
+
+
+def _take_agent(request: Request) -> None:
+    """Use the ssh-agent of our own user's latest command: the one this server was started under may be long gone."""
+    path = request.headers.get("pool-agent")
+    if path and _uid(request) == os.getuid() and path != os.environ.get("SSH_AUTH_SOCK") and _is_socket(path):
+        os.environ["SSH_AUTH_SOCK"] = path
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False

@@ -51,7 +51,7 @@ def main() -> int:
     """Serve until asked to stop; 0 when another server has the folder already, 75 when a newer one took the pool."""
     folder = config.state_dir()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("paramiko").setLevel(logging.ERROR)
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it raises is told; its tracebacks are noise
     lock = os.open(config.path("server.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
