@@ -9,6 +9,7 @@ Hosts of one call go side by side; one that fails or is slow holds up no other.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from pool.host import Host
     from pool.lifecycle.context import Context
+
+_log = logging.getLogger(__name__)
 
 #: From the playbook's end until the new link must have told the host's facts.
 _LINK_S = 60.0
@@ -58,14 +61,38 @@ class Added:
 def look(ctx: Context, wish: Host, fingerprint: str | None) -> Sight:
     """Ask the host for its key. HostKeyError when it is not the pinned one, or not `fingerprint`."""
     host = _known_as(ctx, wish)
-    pinned = host_keys.lookup(known_hosts(ctx), host.address, host.port)
-    if pinned is not None:
-        offered = host_keys.scan(host.address, host.port)
-        if pinned not in offered and not _still_offers(host, pinned):
-            raise host_keys.changed(host.name, pinned, offered[0])
-        return Sight(host, host_keys.fingerprint(pinned), "pinned", pinned.get_name())
-    contact = host_keys.first_contact(host.address, host.port, expected=fingerprint)
-    return Sight(host, contact.fingerprint, contact.trusted, contact.key.get_name())
+    expected = None if fingerprint is None else host_keys.validate_fingerprint(fingerprint)
+    try:
+        return _look(host, host_keys.lookup(known_hosts(ctx), host.address, host.port), expected)
+    except HostError as error:
+        raise _under_its_name(host, error) from error
+
+
+def _look(host: Host, pinned: Any, expected: str | None) -> Sight:
+    if pinned is None:
+        contact = host_keys.first_contact(host.address, host.port, expected=expected)
+        return Sight(host, contact.fingerprint, contact.trusted, contact.key.get_name())
+    offered = host_keys.scan(host.address, host.port)
+    if pinned not in offered:
+        offered += host_keys.scan(host.address, host.port, every=True)
+    if pinned not in offered:
+        raise host_keys.changed(host.name, pinned, offered[0])
+    if expected not in (None, host_keys.fingerprint(pinned)):
+        raise HostKeyError(
+            f"{host.name}: its pinned key is {host_keys.fingerprint(pinned)}, not {expected}",
+            hint="leave --fingerprint out, or ask the host's owner which is right",
+            host=host.name,
+        )
+    return Sight(host, host_keys.fingerprint(pinned), "pinned", pinned.get_name())
+
+
+def _under_its_name(host: Host, error: HostError) -> HostError:
+    """The error with the name that was typed: until a host is pinned, its address is all that it is known by there."""
+    entry = host_keys.entry_name(host.address, host.port)
+    said = error.message.removeprefix(f"{host.name}: ").removeprefix(f"{entry}: ").removeprefix(f"{entry} ")
+    message = f"{host.name} {said}" if said.startswith("(") else f"{host.name}: {said}"
+    details = error.details | {"host": host.name, "step": "ask for its host key"}
+    return type(error)(message, hint=error.hint, **details)
 
 
 def add(ctx: Context, sights: Sequence[tuple[Host, str]], on_step: Callable[[StepEvent], None]) -> list[Added]:
@@ -75,10 +102,8 @@ def add(ctx: Context, sights: Sequence[tuple[Host, str]], on_step: Callable[[Ste
     for (host, _), outcome in zip(
         sights, ctx.every(lambda each: _enter(ctx, each[0], each[1], on_step), sights), strict=True
     ):
-        if isinstance(outcome, PoolError):
-            results[host.name] = Added(host.name, 0, outcome)
-        elif isinstance(outcome, Exception):
-            raise outcome
+        if isinstance(outcome, Exception):
+            results[host.name] = Added(host.name, 0, _told(host, outcome))
         else:
             entered.append(outcome)
     if entered:
@@ -87,21 +112,25 @@ def add(ctx: Context, sights: Sequence[tuple[Host, str]], on_step: Callable[[Ste
 
 
 def _known_as(ctx: Context, wish: Host) -> Host:
-    """The wish with the id and status of the host it is about, when that is in the pool; ConflictError for its name."""
+    """The wish with the id and status of the host it is about, when that is in the pool.
+
+    ConflictError when the name is another's, or the machine is there under another name or user: its GPUs would be
+    counted twice.
+    """
     for host in ctx.store.hosts.all():
-        same = (host.address, host.port, host.user) == (wish.address, wish.port, wish.user)
-        if same:
+        if (host.address, host.port) == (wish.address, wish.port):
             name = wish.name if wish.name != wish.address else host.name
-            if name != host.name:
-                raise ConflictError(f"{wish.address} is in the pool as {host.name}", hint=f"pool rm {host.name}")
+            if (name, wish.user) != (host.name, host.user):
+                raise ConflictError(
+                    f"{wish.address} is in the pool already, as {host.name} with the user {host.user}",
+                    hint=f"pool rm {host.name}, then add it again",
+                )
+            if host.status in (HostStatus.NEW, HostStatus.PROVISIONING):
+                raise ConflictError(f"{host.name} is being added right now", hint="pool ps")
             return replace(wish, id=host.id, name=host.name, status=host.status, facts=host.facts)
         if host.name == wish.name:
             raise ConflictError(f"there is a host named {wish.name} already", hint="name this one with --name")
     return replace(wish, id=secrets.token_hex(8))
-
-
-def _still_offers(host: Host, pinned: Any) -> bool:
-    return pinned in host_keys.scan(host.address, host.port, every=True)
 
 
 def _enter(ctx: Context, host: Host, fingerprint: str, on_step: Callable[[StepEvent], None]) -> tuple[Host, Preflight]:
@@ -141,10 +170,10 @@ def _provision(
     ctx: Context, entered: Sequence[tuple[Host, Preflight]], on_step: Callable[[StepEvent], None]
 ) -> dict[str, Added]:
     zipapp = os.path.join(ctx.folder, "ansible", "runner.pyz")
-    os.makedirs(os.path.dirname(zipapp), mode=0o700, exist_ok=True)
-    build_runner(zipapp)
     log = os.path.join(ctx.folder, "ansible", time.strftime("add-%Y%m%d-%H%M%S-") + secrets.token_hex(2) + ".log")
     try:
+        os.makedirs(os.path.dirname(zipapp), mode=0o700, exist_ok=True)
+        build_runner(zipapp)
         outcomes = run_playbook(
             "host.yml",
             [target_of(host) for host, _ in entered],
@@ -153,17 +182,17 @@ def _provision(
             variables={host.name: runner_variables(seen) | {"runner_zipapp": zipapp} for host, seen in entered},
             on_event=on_step,
         )
-    except PoolError as error:
+    except Exception as error:  # whatever it is, no host may stay as if it were still being added
         for host, _ in entered:
             ctx.store.hosts.move(host.id, HostStatus.BROKEN, str(error))
-        return {host.name: Added(host.name, 0, error) for host, _ in entered}
+        return {host.name: Added(host.name, 0, _told(host, error)) for host, _ in entered}
     results = {}
     for host, _ in entered:
         outcome = outcomes[host.name]
         if outcome.error is None:
             ctx.keeper.keep(host)
         else:
-            ctx.store.hosts.move(host.id, HostStatus.BROKEN, f"{outcome.step}: {outcome.error}")
+            ctx.store.hosts.move(host.id, HostStatus.BROKEN, reason_of(host, outcome.error))
         results[host.name] = Added(host.name, outcome.changed, outcome.error)
     for host, _ in entered:
         if results[host.name].error is None:
@@ -183,12 +212,24 @@ def _await_ready(ctx: Context, host: Host, added: Added, on_step: Callable[[Step
         if time.monotonic() - began > _LINK_S:
             error = UnreachableError(f"{host.name}: its runner did not answer within {_LINK_S:.0f} s", hint="pool ps")
             ctx.keeper.drop(host.id)
-            ctx.store.hosts.move(host.id, HostStatus.BROKEN, str(error))
+            ctx.store.hosts.move(host.id, HostStatus.BROKEN, reason_of(host, error))
             on_step(StepEvent(host.name, "link to the runner", "failed", time.monotonic() - began, str(error)))
             return replace(added, error=error)
         ctx.bell.wait(seen, 1.0)
     on_step(StepEvent(host.name, "link to the runner", "ok", time.monotonic() - began))
     return added
+
+
+def _told(host: Host, error: Exception) -> PoolError:
+    if isinstance(error, PoolError):
+        return error
+    _log.error("adding %s", host.name, exc_info=error)
+    return PoolError(f"{host.name}: the server stumbled: {error!r}", hint="see server.log in the state folder")
+
+
+def reason_of(host: Host, error: PoolError) -> str:
+    """What an error says about the host, without the name that a list of hosts shows anyway."""
+    return str(error).removeprefix(f"{host.name}: ")
 
 
 def runner_variables(seen: Preflight) -> dict[str, Any]:

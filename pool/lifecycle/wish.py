@@ -4,6 +4,7 @@ of the network."""
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -34,9 +35,8 @@ def host_wished(asked: dict[str, Any]) -> tuple[Host, list[str]]:
         raise InputError(f"{destination.host}: jump hosts are not supported yet (ProxyJump {alias.jump})")
     user = destination.user or asked.get("user") or alias.user or getpass.getuser()
     port = destination.port or asked.get("port") or alias.port or 22
-    key, warning = validate_key_path(asked["key"]) if asked.get("key") else (None, None)
-    if key is None and alias.keys:
-        key = alias.keys[0]
+    written = asked.get("key") or next(iter(alias.keys), None)
+    key, warning = _key(str(written)) if written else (None, None)
     host = Host(
         id="",
         name=validate_host(asked.get("name") or destination.host),
@@ -52,6 +52,14 @@ def host_wished(asked: dict[str, Any]) -> tuple[Host, list[str]]:
         price=_price(asked.get("price")),
     )
     return host, [warning] if warning else []
+
+
+def _key(text: str) -> tuple[str, str | None]:
+    """The path of the key, and a warning. InputError for one that OpenSSH, and so Ansible, would leave unused."""
+    path, warning = validate_key_path(text)
+    if warning and os.stat(path).st_uid == os.getuid():
+        raise InputError(f"others may read the key {path}: ssh does not use such a key", hint=f"chmod 600 {path}")
+    return path, warning
 
 
 def _word(option: str, text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
-from pool.errors import PoolError
+from pool.errors import InputError, PoolError
 from pool.lifecycle.add import Added, Sight, add, look
 from pool.lifecycle.remove import remove
 from pool.lifecycle.wish import host_wished
@@ -36,6 +36,7 @@ def host_routes(ctx: Context) -> list[Route]:
 
     def looked(asked: Asked) -> list[dict[str, Any]]:
         wishes = [host_wished(wish) for wish in asked.body["hosts"]]  # all of them, before any is asked
+        _refuse_twice([host for host, _ in wishes])
         pairs = [(host, wish.get("fingerprint")) for (host, _), wish in zip(wishes, asked.body["hosts"], strict=True)]
         seen = ctx.every(lambda pair: look(ctx, *pair), pairs)
         return [_sight_json(*each) for each in zip(wishes, seen, strict=True)]
@@ -46,6 +47,13 @@ def host_routes(ctx: Context) -> list[Route]:
         Route("/hosts", answers_stream(lambda asked: _add(ctx, asked)), methods=["POST"]),
         Route("/hosts/{name}/remove", answers_stream(lambda asked: _remove(ctx, asked)), methods=["POST"]),
     ]
+
+
+def _refuse_twice(hosts: list[Host]) -> None:
+    for number, host in enumerate(hosts):
+        for other in hosts[:number]:
+            if host.name == other.name or (host.address, host.port) == (other.address, other.port):
+                raise InputError(f"{host.name} and {other.name} are the same host: name each once")
 
 
 def _add(ctx: Context, asked: Asked) -> Iterator[Frame]:
