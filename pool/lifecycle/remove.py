@@ -8,7 +8,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pool.errors import ConflictError, HostError, PoolError, RunnerError
+from pool.errors import ConflictError, PoolError, RunnerError, UnreachableError
+from pool.lifecycle import stop
 from pool.lifecycle.add import runner_variables
 from pool.lifecycle.assemble import known_hosts, target_of
 from pool.provision.playbook import run_playbook
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from pool.host import Host
     from pool.lifecycle.context import Context
+    from pool.run import Job
+
+#: How long jobs that are killed for a removal by force may take to end.
+_KILL_S = 10.0
 
 
 def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, force: bool) -> None:
@@ -33,34 +38,60 @@ def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, for
     `force`: then it is forgotten as it is, its jobs with it.
     """
     host = ctx.store.hosts.named(name)
+    if host.status in (HostStatus.NEW, HostStatus.PROVISIONING):
+        raise ConflictError(f"{name} is being added right now", hint="pool ps")
+    if host.status == HostStatus.READY:  # first of all, so that no job is placed on it from now on
+        ctx.store.hosts.move(host.id, HostStatus.DRAINING)
     live = ctx.store.runs.on_host(host.id)
     if live and not force:
-        run = ctx.store.runs.get(live[0].run_id)
-        raise ConflictError(f"{name} has {len(live)} job(s) going on, of {run.name}", hint=f"pool stop {run.name}")
-    if host.status == HostStatus.READY:
-        ctx.store.hosts.move(host.id, HostStatus.DRAINING)
+        _take_back(ctx, host)
+        runs = sorted({ctx.store.runs.get(job.run_id).name for job in live})
+        jobs = "a job" if len(live) == 1 else f"{len(live)} jobs"
+        raise ConflictError(f"{name} has {jobs} going on, of {', '.join(runs)}", hint=f"pool stop {' '.join(runs)}")
+    if live:
+        _kill(ctx, host, live)
     try:
         _fetch_logs(ctx, host)
         _undo(ctx, host, on_step)
     except PoolError as error:
         if not force:
-            if ctx.store.hosts.get(host.id).status == HostStatus.DRAINING and ctx.keeper.is_up(host.id):
-                ctx.store.hosts.move(host.id, HostStatus.READY)
-            raise
+            _take_back(ctx, host)
+            raise type(error)(
+                error.message, hint=f"{error.hint or 'pool ps'}; to forget it as it is: pool rm {name} --force"
+            ) from error
         on_step(StepEvent(name, "undo what adding did", "failed", 0.0, str(error)))
     ctx.keeper.drop(host.id)
-    for job in live:
+    for job in ctx.store.runs.on_host(host.id):
         ctx.store.runs.move(job.id, JobStatus.INTERRUPTED, reason=f"{name} was removed from the pool by force")
     ctx.store.hosts.move(host.id, HostStatus.REMOVED)
     host_keys.forget(known_hosts(ctx), host.address, host.port)
     ctx.bell.ring()
 
 
+def _take_back(ctx: Context, host: Host) -> None:
+    """It stays in the pool after all; should its link not come back, the link's keeper says so."""
+    if ctx.store.hosts.get(host.id).status == HostStatus.DRAINING:
+        ctx.store.hosts.move(host.id, HostStatus.READY)
+        ctx.bell.ring()
+
+
+def _kill(ctx: Context, host: Host, live: list[Job]) -> None:
+    """End the runs of these jobs, so that nothing of them stays on the host; a host that is silent is left as it is."""
+    for run_id in {job.run_id for job in live}:
+        stop.ask(ctx, run_id, abort=True)
+    deadline = time.monotonic() + _KILL_S
+    while ctx.keeper.is_up(host.id) and ctx.store.runs.on_host(host.id) and time.monotonic() < deadline:
+        seen = ctx.bell.count
+        if ctx.store.runs.on_host(host.id):
+            ctx.bell.wait(seen, 1.0)
+
+
 def _fetch_logs(ctx: Context, host: Host) -> None:
     """Keep here what `pool logs` would have asked the host for."""
     if not ctx.keeper.is_up(host.id):
         if host.status in (HostStatus.READY, HostStatus.UNREACHABLE, HostStatus.DRAINING):
-            raise HostError(f"{host.name} does not answer", hint=f"pool rm {host.name} --force", host=host.name)
+            why = f": {host.reason}" if host.reason else ""
+            raise UnreachableError(f"{host.name} does not answer{why}", hint="pool ps", host=host.name)
         return
     folder = os.path.join(ctx.folder, "logs")
     os.makedirs(folder, mode=0o700, exist_ok=True)
