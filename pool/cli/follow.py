@@ -10,14 +10,16 @@ import time
 
 from pool.cli import render
 from pool.cli.terminal import Prefixer, Sanitiser
-from pool.client import Client
+from pool.client import Client, died
 from pool.errors import InterruptError, RunError, ServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+#: After this long without a server a reader gives up, and before that says that it waits.
 _RECONNECT_S = 60.0
+_PATIENCE_S = 2.0
 
 
 class Follower:
@@ -31,6 +33,7 @@ class Follower:
         width = len(str(max(self._ranks)))
         self._prefixers = {rank: Prefixer(rank, width) for rank in self._ranks} if len(self._ranks) > 1 else {}
         self._sanitisers = {rank: Sanitiser() for rank in self._ranks} if sys.stdout.isatty() else {}
+        self._waits = False
         self._told: dict[int, tuple[Any, ...]] = {}
 
     def follow(self) -> dict[str, Any]:
@@ -38,7 +41,7 @@ class Follower:
         lost_at = None
         while True:
             try:
-                for head, body in Client().stream("GET", self._path()):
+                for head, body in Client(start=lost_at is None or died()).stream("GET", self._path()):
                     lost_at = None
                     if "end" in head:
                         self.run = head["end"]
@@ -46,12 +49,20 @@ class Follower:
                         return self.run
                     self._take(head, body)
             except ServerError as error:
-                if not error.details.get("cut_off"):
+                if lost_at is None and not error.details.get("cut_off"):
                     raise
                 lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > _RECONNECT_S:
-                    raise
-                time.sleep(0.2)
+                self._wait_for_server(time.monotonic() - lost_at)
+
+    def _wait_for_server(self, gone_s: float) -> None:
+        """One that died is started again by the next attempt; one that was stopped comes back when a person says so."""
+        if gone_s > _RECONNECT_S:
+            name = self.run["name"]
+            raise ServerError(f"the server is gone; {name} goes on without it", hint=f"pool attach {name}")
+        if gone_s > _PATIENCE_S and not self._waits:
+            self._waits = True
+            render.note("pool: the server was stopped; waiting for it\ntry: pool server start")
+        time.sleep(0.1)
 
     def _path(self) -> str:
         words = [f"rank={rank}" for rank in self._ranks]

@@ -11,8 +11,25 @@ if TYPE_CHECKING:
 
 
 def show_steps(stream: Iterator[tuple[dict[str, Any], bytes]]) -> Any:
-    """Print the steps of a stream to stderr; what its `end` says. On a terminal the running step is shown too."""
+    """Print the steps of a stream to stderr; what its `end` says. On a terminal the running step is shown too.
+
+    The server does the work: it goes on when this is interrupted, and then that is said.
+    """
+    from pool.errors import ServerError
+
     live = sys.stderr.isatty()
+    try:
+        return _show(stream, live)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nthe server goes on with it\ntry: pool ps\n")
+        raise
+    except ServerError as error:
+        if error.details.get("cut_off"):
+            raise ServerError("the server ended in the middle of this", hint="pool ps") from error
+        raise
+
+
+def _show(stream: Iterator[tuple[dict[str, Any], bytes]], live: bool) -> Any:
     for head, _ in stream:
         if "end" in head:
             _erase(live)
