@@ -31,10 +31,14 @@ def pack(folder: str, into: IO[bytes]) -> tuple[str, int, list[str]]:
     total = 0
     with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
         for path, name in _walk(folder):
-            info = tar.gettarinfo(path, name)
+            try:
+                info = tar.gettarinfo(path, name)
+            except FileNotFoundError:
+                left_out.append(f"{show(name)}: it went away meanwhile")
+                continue
             problem = _problem(folder, path, info)
             if problem:
-                left_out.append(f"{name}: {problem}")
+                left_out.append(f"{show(name)}: {problem}")
                 continue
             total += info.size
             if total > SIZE_MAX:
@@ -46,13 +50,22 @@ def pack(folder: str, into: IO[bytes]) -> tuple[str, int, list[str]]:
 
 def _walk(folder: str) -> Iterator[tuple[str, str]]:
     """Every path below `folder` with its name in the archive, in a stable order, folders before what is in them."""
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if name not in _LEFT_BEHIND)
         links = [name for name in folders if os.path.islink(os.path.join(here, name))]
         for name in sorted(folders + files):
             path = os.path.join(here, name)
             yield path, os.path.relpath(path, folder)
         folders[:] = [name for name in folders if name not in links]
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{show(str(error.filename))} cannot be read: {error.strerror}") from error
+
+
+def show(name: str) -> str:
+    """A file's name for a message: on one line, nothing in it that a terminal would obey."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _problem(folder: str, path: str, info: tarfile.TarInfo | None) -> str | None:
@@ -63,7 +76,7 @@ def _problem(folder: str, path: str, info: tarfile.TarInfo | None) -> str | None
         inside = os.path.realpath(path)
         absolute = os.path.isabs(info.linkname)
         leaves = absolute or not (inside == root or inside.startswith(root + os.sep))
-        return f"the link to {info.linkname} leaves the folder" if leaves else None
+        return f"the link to {show(info.linkname)} leaves the folder" if leaves else None
     if not (info.isreg() or info.isdir() or info.islnk()):
         return "a special file cannot be sent"
     return None
@@ -85,7 +98,7 @@ def _add(tar: tarfile.TarFile, path: str, info: tarfile.TarInfo) -> None:
                 info.size = os.fstat(file.fileno()).st_size
             tar.addfile(info, file)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{show(path)} cannot be read: {error.strerror or error}") from error
 
 
 class _Hashed:

@@ -7,30 +7,37 @@ and erase-line pass; any other control character is shown, not obeyed. A pipe ge
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 
-_SAFE = re.compile(rb"\x1b\[[0-9;:]*[mK]")
-_UNSAFE = re.compile(rb"\x1b\[[0-9;:]*[mK]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+_SAFE = re.compile(r"\x1b\[[0-9;:]*[mK]")
+_UNSAFE = re.compile(r"\x1b\[[0-9;:]*[mK]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: The start of a sequence that the next bytes may complete.
-_TAIL = re.compile(rb"(?:\x1b(?:\[[0-9;:]{0,30})?|\xc2)\Z")
+_TAIL = re.compile(r"\x1b(?:\[[0-9;:]{0,30})?\Z")
+#: A line of several ranks is cut here: a reader's memory is bounded, whatever a job writes.
+_LINE_MAX = 1 << 16
 
 
 class Sanitiser:
-    """Turns a stream of bytes into one that is safe to write to a terminal; sequences may be cut between chunks."""
+    """Turns a stream of bytes into one that is safe to write to a terminal; sequences may be cut between chunks.
+
+    Bytes that are no UTF-8 are shown as `\\xff`: some terminals obey them.
+    """
 
     def __init__(self) -> None:
-        self._held = b""
+        self._decoder = getincrementaldecoder("utf-8")("backslashreplace")
+        self._held = ""
 
     def feed(self, chunk: bytes) -> bytes:
         """The safe form of what is complete so far."""
-        data = self._held + chunk
-        cut = _TAIL.search(data)
-        self._held = data[cut.start() :] if cut else b""
-        return _UNSAFE.sub(_shown, data[: cut.start()] if cut else data)
+        text = self._held + self._decoder.decode(chunk)
+        cut = _TAIL.search(text)
+        self._held = text[cut.start() :] if cut else ""
+        return _safe(text[: cut.start()] if cut else text)
 
     def finish(self) -> bytes:
         """The safe form of what was held back."""
-        held, self._held = self._held, b""
-        return _UNSAFE.sub(_shown, held)
+        held, self._held = self._held + self._decoder.decode(b"", final=True), ""
+        return _safe(held)
 
 
 class Prefixer:
@@ -41,9 +48,12 @@ class Prefixer:
         self._part = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Every line that is complete, prefixed."""
+        """Every line that is complete, prefixed; one that is too long is cut."""
         lines = (self._part + chunk).split(b"\n")
         self._part = lines.pop()
+        while len(self._part) > _LINE_MAX:
+            lines.append(self._part[:_LINE_MAX])
+            self._part = self._part[_LINE_MAX:]
         return b"".join(self._prefix + line + b"\n" for line in lines)
 
     def finish(self) -> bytes:
@@ -52,10 +62,12 @@ class Prefixer:
         return self._prefix + part + b"\n" if part else b""
 
 
-def _shown(match: re.Match[bytes]) -> bytes:
+def _safe(text: str) -> bytes:
+    return _UNSAFE.sub(_shown, text).encode()
+
+
+def _shown(match: re.Match[str]) -> str:
     found = match.group()
     if _SAFE.fullmatch(found):
         return found
-    if found[:1] == b"\xc2":
-        return b"\\x" + found[1:].hex().encode()
-    return b"^" + bytes([found[0] ^ 0x40])
+    return f"^{chr(ord(found) ^ 0x40)}" if found < "\x80" else f"\\x{ord(found):02x}"
