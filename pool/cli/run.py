@@ -78,7 +78,6 @@ def _short(word: str, with_value: set[str], alone: set[str]) -> bool:
 
 def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
-    from pool.cli.follow import Follower, follow_to_end
     from pool.cli.plan import show_plan
     from pool.client import Client
     from pool.errors import BlockedError, InputError
@@ -102,6 +101,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.detach:
         sys.stdout.write(run["name"] + "\n")
         return 0
+    from pool.cli.follow import Follower, follow_to_end  # here: the server is at work meanwhile
+
     return follow_to_end(Follower(run, quiet=args.quiet))
 
 
@@ -128,13 +129,13 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
 
 def _submit(client: Any, asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     """Send the folder unless the server has it, then the run. Its id is made here: sent twice it is one run."""
-    import tempfile
-
     from pool import config
     from pool.cli import render
     from pool.cli.pack import pack, repo_id
 
-    with tempfile.TemporaryFile(dir=config.state_dir()) as archive:
+    path = config.path(f"upload.{os.getpid()}")  # importing tempfile takes longer than all that this does
+    with open(path, "w+b") as archive:
+        os.unlink(path)
         sha256, size, left_out = pack(asked["folder"], archive)
         for line in left_out:
             render.note(f"pool: left out {line}")

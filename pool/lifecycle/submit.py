@@ -75,7 +75,7 @@ def submit(ctx: Context, asked: Asked, *, run_id: str, user: str, code: str | No
     if isinstance(planned.answer, Blocked) and not planned.answer.waits and not retry.waits_for_hosts(planned.spec):
         raise BlockedError(planned.answer.reason, hint=planned.answer.suggestion or "pool ps")
     spec = planned.spec
-    name = spec.name or run_name({run.name for run in ctx.store.runs.all()})
+    name = spec.name or run_name(ctx.store.runs.names())
     jobs = tuple(Job(f"{run_id}-{rank}-1", run_id, rank, 1, JobStatus.SUBMITTED) for rank in range(spec.nodes))
     run = Run(run_id, name, user, spec, time.time(), asked.folder, code, repo_id, jobs=jobs)
     ctx.store.secrets.keep(run_id, spec)

@@ -12,7 +12,10 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the CLI imports this too
+    from typing import Any
 
 REQUEST, REPLY, ERROR, EVENT, PING, PONG = 1, 2, 3, 4, 5, 6
 

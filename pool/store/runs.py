@@ -57,6 +57,11 @@ class Runs:
         """The newest runs, newest first."""
         return self._select(select(runs).order_by(runs.c.submitted_at.desc()).limit(limit))
 
+    def names(self) -> set[str]:
+        """The names of all runs there ever were."""
+        with self._engine.connect() as connection:
+            return set(connection.scalars(select(runs.c.name)))
+
     def live(self) -> list[Run]:
         """Every run that still needs something, by priority and then age."""
         found = self._select(select(runs).where(runs.c.id.in_(select(jobs.c.run_id).where(_LIVE))))
