@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -209,12 +210,11 @@ def test_a_host_that_hangs_up_at_first(lab: list[LabHost], known_hosts: str) -> 
     seen = []
 
     def carry(a: socket.socket, b: socket.socket) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := a.recv(65536):
                 b.sendall(data)
-            b.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            b.shutdown(socket.SHUT_RDWR)
 
     def serve() -> None:
         for number in range(3):
