@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, HostError, HostKeyError, PoolError, UnreachableError
 from pool.lifecycle.assemble import known_hosts, target_of
+from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
 from pool.provision.preflight import Preflight, preflight
 from pool.provision.progress import StepEvent
@@ -179,7 +180,7 @@ def _provision(
             [target_of(host) for host, _ in entered],
             known_hosts=known_hosts(ctx),
             log=log,
-            variables={host.name: runner_variables(seen) | {"runner_zipapp": zipapp} for host, seen in entered},
+            variables={host.name: runner_variables(seen, zipapp) for host, seen in entered},
             on_event=on_step,
         )
     except Exception as error:  # whatever it is, no host may stay as if it were still being added
@@ -230,13 +231,3 @@ def _told(host: Host, error: Exception) -> PoolError:
 def reason_of(host: Host, error: PoolError) -> str:
     """What an error says about the host, without the name that a list of hosts shows anyway."""
     return str(error).removeprefix(f"{host.name}: ")
-
-
-def runner_variables(seen: Preflight) -> dict[str, Any]:
-    """What the runner role needs to know about a host that was looked at."""
-    return {
-        "ansible_python_interpreter": seen.python,
-        "runner_python": seen.python,
-        "runner_scope": seen.scope,
-        "runner_home": seen.home if seen.scope == "user" else "",
-    }

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pool.errors import ConflictError, PoolError, RunnerError, UnreachableError
 from pool.lifecycle import stop
-from pool.lifecycle.add import runner_variables
 from pool.lifecycle.assemble import known_hosts, target_of
+from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
 from pool.provision.preflight import preflight
 from pool.provision.progress import StepEvent
@@ -129,7 +129,7 @@ def _undo(ctx: Context, host: Host, on_step: Callable[[StepEvent], None]) -> Non
         [target_of(host)],
         known_hosts=known_hosts(ctx),
         log=log,
-        variables={host.name: runner_variables(seen)},
+        variables={host.name: runner_variables(seen, zipapp="")},
         on_event=on_step,
     )[host.name]
     if outcome.error is not None:
