@@ -54,20 +54,30 @@ def _connect(state: str) -> socket.socket | None:
 
 
 def _pump(link: socket.socket) -> None:
+    """Carry bytes both ways; neither waits for the other, and what cannot be delivered is silence too."""
+    link.setblocking(False)
+    os.set_blocking(1, False)
+    inward, outward = b"", b""
     heard = time.monotonic()
-    while True:
-        ready = select.select([0, link.fileno()], [], [], 5.0)[0]
-        if 0 in ready:
-            chunk = os.read(0, 1 << 18)
-            if not chunk:
-                return
-            heard = time.monotonic()
-            link.sendall(chunk)
-        if link.fileno() in ready:
-            chunk = link.recv(1 << 18)
-            if not chunk:
-                return
-            while chunk:
-                chunk = chunk[os.write(1, chunk) :]
-        if time.monotonic() - heard > frames.SILENCE_S:
+    while time.monotonic() - heard < frames.SILENCE_S:
+        reading = [fd for fd, full in ((0, inward), (link.fileno(), outward)) if not full]
+        writing = [fd for fd, full in ((link.fileno(), inward), (1, outward)) if full]
+        ready, free, _ = select.select(reading, writing, [], 5.0)
+        try:
+            if 0 in ready:
+                inward = os.read(0, 1 << 18)
+                if not inward:
+                    return
+                heard = time.monotonic()
+            if link.fileno() in ready:
+                outward = link.recv(1 << 18)
+                if not outward:
+                    return
+            if link.fileno() in free:
+                inward = inward[link.send(inward) :]
+            if 1 in free:
+                outward = outward[os.write(1, outward) :]
+        except BlockingIOError:
+            continue
+        except OSError:  # the other side has gone
             return

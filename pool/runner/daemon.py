@@ -9,13 +9,14 @@ import contextlib
 import fcntl
 import os
 import pwd
+import queue
 import signal
 import socket
 import struct
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 from pool.runner import durable, frames, processes
 from pool.runner.frames import Decoder, Frame, FrameError
@@ -26,6 +27,7 @@ SOCKET = "runner.sock"
 #: Users, one name a line, who may speak to a runner that runs as root (the role writes it).
 USERS_FILE = "users"
 _REQUESTS_AT_ONCE = 256
+_EVENTS_WAITING = 1000
 
 
 def serve(state: str) -> int:
@@ -51,6 +53,7 @@ class Daemon:
     def __init__(self, state: str) -> None:
         self._state = state
         self._connections: set[Connection] = set()
+        self._closing = False
         self._service = Service(state, self._announce)
         if os.path.exists(SOCKET):
             os.unlink(SOCKET)  # ours: we hold the lock
@@ -64,18 +67,23 @@ class Daemon:
         while True:
             try:
                 bridge, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._closing:
+                    return
+                sys.stderr.write("accept: {}\n".format(error))  # out of file descriptors, say: not for ever
+                time.sleep(0.1)
+                continue
             uid = _peer_uid(bridge)
             if not self._may_speak(uid):
                 bridge.close()
                 continue
-            connection = Connection(bridge, Peer(uid), self._service)
+            connection = Connection(bridge, Peer(uid), self._service, self._replace)
             self._connections.add(connection)
             threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
 
     def close(self) -> None:
         """Stop accepting; jobs are not touched."""
+        self._closing = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -85,10 +93,16 @@ class Daemon:
         finally:
             self._connections.discard(connection)
 
-    def _announce(self, pool: str, head: dict[str, Any]) -> None:
+    def _announce(self, pool: str | None, head: dict[str, Any]) -> None:
         for connection in list(self._connections):
-            if connection.peer.pool == pool:
-                connection.send(Frame(frames.EVENT, 0, head))
+            if connection.peer.pool and pool in (None, connection.peer.pool):
+                connection.tell(Frame(frames.EVENT, 0, head))
+
+    def _replace(self, newest: Peer) -> None:
+        """Hang up on servers that `newest` has replaced: they come back, are refused, and know."""
+        for connection in list(self._connections):
+            if connection.peer.pool == newest.pool and connection.peer.epoch < newest.epoch:
+                connection.hang_up()
 
     def _may_speak(self, uid: int) -> bool:
         if uid in (0, os.getuid()):
@@ -104,16 +118,20 @@ class Daemon:
 class Connection:
     """One bridge: reads frames, answers each request, gives up after `SILENCE_S` without a byte."""
 
-    def __init__(self, bridge: socket.socket, peer: Peer, service: Service) -> None:
+    def __init__(self, bridge: socket.socket, peer: Peer, service: Service, on_hello: Callable[[Peer], None]) -> None:
         self.peer = peer
         self._socket = bridge
         self._service = service
+        self._on_hello = on_hello
+        self._gone = False
         self._sending = threading.Lock()
         self._room = threading.Semaphore(_REQUESTS_AT_ONCE)
+        self._events: queue.Queue[Frame | None] = queue.Queue(_EVENTS_WAITING)
 
     def serve(self) -> None:
         """Until the other side goes, falls silent or talks nonsense."""
         self._socket.settimeout(frames.SILENCE_S)
+        threading.Thread(target=self._tell_events, daemon=True).start()
         decoder = Decoder()
         try:
             while True:
@@ -125,13 +143,39 @@ class Connection:
         except (OSError, FrameError):
             return
         finally:
-            self._socket.close()
+            self.hang_up()
+            with self._sending:
+                self._socket.close()
+
+    def tell(self, event: Frame) -> None:
+        """Send an event without waiting; one who does not read them is hung up on, and asks again when it is back."""
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            self.hang_up()
 
     def send(self, frame: Frame) -> None:
-        """Send one frame; a broken connection is noticed by `serve`."""
+        """Send one frame. What cannot be sent whole ends the connection: the next frame would be taken for its rest."""
         data = frames.encode(frame)
-        with self._sending, contextlib.suppress(OSError):
-            self._socket.sendall(data)
+        with self._sending:
+            try:
+                self._socket.sendall(data)
+            except OSError:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        """End the connection; `serve` returns."""
+        self._gone = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(queue.Full):
+            self._events.put_nowait(None)
+
+    def _tell_events(self) -> None:
+        while not self._gone:
+            event = self._events.get()
+            if event is not None:
+                self.send(event)
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == frames.PING:
@@ -145,13 +189,15 @@ class Connection:
     def _answer(self, frame: Frame) -> None:
         try:
             head, body = self._service.handle(self.peer, frame.head, frame.body)
+            if frame.head["verb"] == "hello":
+                self._on_hello(self.peer)
             self.send(Frame(frames.REPLY, frame.stream, head, body))
         except RefusedError as refusal:
             self._refuse(frame, refusal.cause, str(refusal), refusal.details)
         except OSError as error:
             cause = "disk_full" if error.errno in (28, 122) else "failed"
             self._refuse(frame, cause, "{}: {}".format(frame.head.get("verb"), error), {})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # whatever it was: who waits gets an answer
             self._refuse(frame, "bad_request", "{}: {!r}".format(frame.head.get("verb"), error), {})
         finally:
             self._room.release()

@@ -4,16 +4,19 @@
       spec.json   what to run (no environment: that may hold secrets)       written by prepare
       env.json    the environment, removed once the process runs            written by prepare
       work/       the uploaded folder                                       written by prepare
-      started     made O_EXCL before exec: a job starts at most once        written by the supervisor
+      started     made once, before exec: a job starts at most once         written by the supervisor
       log         stdout and stderr as they came, the truth about output    written by the supervisor
       stop        the asked stop: {"grace_s", "abort"}                      written by the daemon
       exit.json   how it ended; whole or absent                             written by the supervisor, else the daemon
+      exit.tmp    room for it, so that a full disk cannot lose it           written by prepare
 
 `state` reads these back: prepared | running | exited, in that order of evidence.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
 import shutil
@@ -23,6 +26,8 @@ from pool.runner import durable, processes
 from pool.runner.ledger import RefusedError
 
 PREPARED, RUNNING, EXITED = "prepared", "running", "exited"
+
+_EXIT_ROOM = 4096
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 
@@ -56,8 +61,14 @@ class JobFolder:
         return spec
 
     @property
+    def pool(self) -> str | None:
+        """The pool whose job it is; None when it was never prepared here."""
+        spec = durable.read_json(self.file("spec.json"))
+        return None if spec is None else str(spec["pool"])
+
+    @property
     def started(self) -> dict[str, Any] | None:
-        """`{"boot", "supervisor", "session", "at"}` once a supervisor took the job."""
+        """`{"boot", "supervisor", "session", "at"}` once a supervisor took the job; the middle two are identities."""
         return durable.read_json(self.file("started"))
 
     @property
@@ -86,9 +97,32 @@ class JobFolder:
         }
 
     def supervised(self) -> bool:
-        """True while the process that started the job still lives."""
+        """True while the process that started the job still lives; after a reboot its number may be another's."""
         started = self.started
-        return started is not None and processes.alive(started.get("supervisor"))
+        if started is None or started.get("boot") != durable.boot_identity():
+            return False
+        return processes.alive(started.get("supervisor"))
+
+    def keep_exit_room(self) -> None:
+        """Take the disk space of the exit record now; OSError when there is none."""
+        fd = os.open(self.file("exit.tmp"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(fd, b" " * _EXIT_ROOM) != _EXIT_ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def write_exit(self, record: dict[str, Any]) -> None:
+        """Put the end on disk, whole: into the room that was kept for it, then under its name."""
+        fd = os.open(self.file("exit.tmp"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, json.dumps(record).encode(), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(self.file("exit.tmp"), self.file("exit.json"))
+        durable.sync_folder(self.path)
 
     def remove(self) -> None:
         """Delete the folder with everything in it."""

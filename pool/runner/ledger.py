@@ -8,9 +8,10 @@ Servers only propose: a GPU that another entry has is refused, whoever asks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from typing import Any
+from typing import Any, Callable
 
 from pool.runner import durable
 
@@ -32,18 +33,29 @@ class RefusedError(Exception):
 class Ledger:
     """The ledger of one state folder. Safe to use from several threads; one process at a time (the daemon's lock)."""
 
-    def __init__(self, path: str, held_jobs: list[dict[str, Any]]) -> None:
-        """`held_jobs`: specs of jobs that may still run, from which a missing or torn ledger is made again."""
+    def __init__(
+        self, path: str, held_jobs: list[dict[str, Any]], changed: Callable[[dict[str, str]], None] = lambda _: None
+    ) -> None:
+        """`held_jobs`: specs of jobs that may still run, from which a missing or damaged ledger is made again.
+
+        `changed({gpu: job})` is called, and must not block, whenever a GPU was taken or has become free.
+        """
         self._path = path
+        self._changed = changed
         self._lock = threading.Lock()
         self._boot = durable.boot_identity()
-        stored = durable.read_json(path) or {}
-        self._epochs = dict(stored.get("epochs", {}))
-        self._jobs = dict(stored.get("jobs", {}))
+        stored = durable.read_json(path)
+        if stored is None or not _makes_sense(stored):
+            if os.path.exists(path):
+                os.rename(path, path + ".damaged")
+            stored = {"epochs": {}, "jobs": {}}
+        self._epochs: dict[str, int] = stored["epochs"]
+        self._jobs: dict[str, dict[str, Any]] = stored["jobs"]
         for spec in held_jobs:
             self._jobs.setdefault(spec["job"], _entry(spec["pool"], spec.get("gpus", []), HELD))
         if os.path.exists(path) or self._jobs:
-            self._save()
+            with contextlib.suppress(OSError):
+                self._save(self._jobs)
 
     def check_epoch(self, pool: str, epoch: int) -> None:
         """Remember the newest server of `pool`; RefusedError("stale") for an older one."""
@@ -55,7 +67,8 @@ class Ledger:
                 )
             if epoch > newest:
                 self._epochs[pool] = epoch
-                self._save()
+                with contextlib.suppress(OSError):  # on a full disk the newest server can still stop its jobs
+                    self._save(self._jobs)
 
     def reserve(self, job: str, pool: str, gpus: list[str], known: list[str], ttl_s: float) -> None:
         """Reserve all of `gpus` for `job` or none; the same job asking again renews its reservation."""
@@ -74,8 +87,8 @@ class Ledger:
                 raise RefusedError("busy", "GPU in use: {}".format(text), gpus=busy)
             if mine and mine["state"] == HELD:
                 return
-            self._jobs[job] = _entry(pool, gpus, RESERVED, self._boot, durable.boot_clock() + ttl_s)
-            self._save()
+            entry = _entry(pool, gpus, RESERVED, self._boot, durable.boot_clock() + ttl_s)
+            self._save({**self._jobs, job: entry})
 
     def hold(self, job: str, pool: str) -> list[str]:
         """Turn a live reservation into a claim that lasts until `release`; returns its GPUs."""
@@ -84,9 +97,15 @@ class Ledger:
             entry = self._jobs.get(job)
             if entry is None or entry["pool"] != pool:
                 raise RefusedError("not_reserved", "job {} holds no reservation here".format(job))
-            self._jobs[job] = _entry(pool, entry["gpus"], HELD, self._boot, durable.boot_clock() + UNSTARTED_TTL_S)
-            self._save()
+            entry = _entry(pool, entry["gpus"], HELD, self._boot, durable.boot_clock() + UNSTARTED_TTL_S)
+            self._save({**self._jobs, job: entry})
             return list(entry["gpus"])
+
+    def pool_of(self, job: str) -> str | None:
+        """The pool that a job's entry belongs to; None without an entry."""
+        with self._lock:
+            entry = self._jobs.get(job)
+            return entry["pool"] if entry else None
 
     def expired(self, job: str) -> bool:
         """True when a held job should have started by now."""
@@ -97,8 +116,8 @@ class Ledger:
     def release(self, job: str) -> None:
         """Give the job's GPUs back; nothing happens when it holds none."""
         with self._lock:
-            if self._jobs.pop(job, None) is not None:
-                self._save()
+            if job in self._jobs:
+                self._give_back([job])
 
     def snapshot(self) -> dict[str, Any]:
         """`{job: {"pool", "gpus", "state"}}` of every live entry."""
@@ -108,16 +127,50 @@ class Ledger:
 
     def _expire(self) -> None:
         dead = [job for job, entry in self._jobs.items() if entry["state"] == RESERVED and self._too_old(entry)]
-        for job in dead:
-            del self._jobs[job]
         if dead:
-            self._save()
+            self._give_back(dead)
 
     def _too_old(self, entry: dict[str, Any]) -> bool:
         return bool(entry["boot"] != self._boot or entry["expires"] < durable.boot_clock())
 
-    def _save(self) -> None:
-        durable.write_json(self._path, {"version": 1, "epochs": self._epochs, "jobs": self._jobs})
+    def _held(self) -> dict[str, str]:
+        return {uuid: job for job, entry in self._jobs.items() for uuid in entry["gpus"]}
+
+    def _give_back(self, jobs: list[str]) -> None:
+        left = {job: entry for job, entry in self._jobs.items() if job not in jobs}
+        try:
+            self._save(left)
+        except OSError:  # a full disk: free now; a runner that starts again finds the end and frees them again
+            self._take(left)
+
+    def _save(self, jobs: dict[str, dict[str, Any]]) -> None:
+        """Make `jobs` the ledger: on disk first, or not at all."""
+        durable.write_json(self._path, {"version": 1, "epochs": self._epochs, "jobs": jobs})
+        self._take(jobs)
+
+    def _take(self, jobs: dict[str, dict[str, Any]]) -> None:
+        before, self._jobs = self._held(), jobs
+        if before != self._held():
+            self._changed(self._held())
+
+
+def _makes_sense(stored: dict[str, Any]) -> bool:
+    """False for a ledger that was not written as this module does, or that has a GPU twice."""
+    try:
+        epochs = [int(epoch) == epoch for epoch in stored["epochs"].values()]
+        entries = list(stored["jobs"].values())
+        gpus = [uuid for entry in entries for uuid in entry["gpus"]]
+        kinds = [
+            isinstance(entry["pool"], str)
+            and entry["state"] in (RESERVED, HELD)
+            and isinstance(entry["boot"], str)
+            and isinstance(entry["expires"], (int, float))
+            and isinstance(entry["gpus"], list)
+            for entry in entries
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return all(epochs) and all(kinds) and all(isinstance(g, str) for g in gpus) and len(set(gpus)) == len(gpus)
 
 
 def _entry(pool: str, gpus: list[str], state: str, boot: str = "", expires: float = 0.0) -> dict[str, Any]:

@@ -15,25 +15,28 @@ from typing import Any
 MARK = "POOL_JOB_ID"
 
 
-def start_time(pid: int) -> str | None:
-    """When `pid` started, in clock ticks since boot; None when it is gone or a zombie."""
-    fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else fields[19]
-
-
 def identity(pid: int) -> dict[str, Any]:
     """`{"pid", "start"}`: names this very process, not a later one under the same number."""
-    return {"pid": pid, "start": start_time(pid)}
+    fields = _stat(pid)
+    return {"pid": pid, "start": fields[19] if fields else None}
 
 
 def alive(who: dict[str, Any] | None) -> bool:
-    """True while the process that `identity` named still runs."""
-    return who is not None and who.get("start") is not None and start_time(int(who["pid"])) == who["start"]
+    """True while the process that `identity` named still runs; a zombie does not."""
+    if who is None or who.get("start") is None:
+        return False
+    fields = _stat(int(who["pid"]))
+    return fields is not None and fields[0] not in "ZX" and fields[19] == who["start"]
 
 
-def of_job(job_id: str, session: int | None = None) -> list[int]:
-    """The pids of a job: its session, its mark, and their descendants; never this process."""
+def of_job(job_id: str, leader: dict[str, Any] | None = None) -> list[int]:
+    """The pids of a job: the session of `leader` (an `identity`), its mark, and their descendants; never this process.
+
+    When the leader's number has gone to another process, so has its session: the kernel keeps a number for as long as
+    one process of the session lives.
+    """
     mark = "{}={}".format(MARK, job_id).encode()
+    session = _session(leader)
     parents, found = {}, set()
     for pid in _pids():
         fields = _stat(pid)
@@ -50,6 +53,17 @@ def of_job(job_id: str, session: int | None = None) -> list[int]:
     return sorted(found - {os.getpid()})
 
 
+def marked_jobs() -> set[str]:
+    """The ids of all jobs of which a process lives, as far as the marks tell."""
+    prefix = MARK.encode() + b"="
+    found = set()
+    for pid in _pids():
+        for variable in _environ(pid):
+            if variable.startswith(prefix):
+                found.add(variable[len(prefix) :].decode(errors="replace"))
+    return found
+
+
 def send(pids: list[int], number: int) -> None:
     """Signal each pid; one that is gone is passed over."""
     for pid in pids:
@@ -59,10 +73,10 @@ def send(pids: list[int], number: int) -> None:
             continue
 
 
-def kill_job(job_id: str, session: int | None, soft_s: float, deadline_s: float = 30.0) -> bool:
+def kill_job(job_id: str, leader: dict[str, Any] | None, soft_s: float, deadline_s: float = 30.0) -> bool:
     """End what is left of a job: SIGTERM, after `soft_s` SIGKILL. True when nothing is left at the end."""
     began = time.monotonic()
-    left = of_job(job_id, session)
+    left = of_job(job_id, leader)
     if left and soft_s > 0:
         send(left, signal.SIGTERM)
     while left:
@@ -72,8 +86,15 @@ def kill_job(job_id: str, session: int | None, soft_s: float, deadline_s: float 
         if waited >= soft_s:
             send(left, signal.SIGKILL)
         time.sleep(0.02)
-        left = of_job(job_id, session)
+        left = of_job(job_id, leader)
     return True
+
+
+def _session(leader: dict[str, Any] | None) -> int | None:
+    if not leader:
+        return None
+    fields = _stat(int(leader["pid"]))
+    return int(leader["pid"]) if fields is None or fields[19] == leader["start"] else None
 
 
 def _pids() -> list[int]:
@@ -90,8 +111,12 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _marked(pid: int, mark: bytes) -> bool:
+    return mark in _environ(pid)
+
+
+def _environ(pid: int) -> list[bytes]:
     try:
         with open("/proc/{}/environ".format(pid), "rb") as file:
-            return mark in file.read().split(b"\0")
+            return file.read().split(b"\0")
     except OSError:
-        return False
+        return []

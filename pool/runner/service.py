@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from typing import Any, Callable
@@ -21,6 +23,8 @@ from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN, VERSION
 from pool.runner.watch import FolderWatch
 
 _LOOK_EVERY_S = 2.0
+#: A supervisor that has not taken its job after this long never will.
+_START_S = 20.0
 
 
 class Peer:
@@ -36,18 +40,24 @@ class Peer:
 class Service:
     """The runner of one state folder."""
 
-    def __init__(self, state: str, announce: Callable[[str, dict[str, Any]], None]) -> None:
-        """`announce(pool, head)` sends an EVENT to every connection of that pool."""
+    def __init__(self, state: str, announce: Callable[[str | None, dict[str, Any]], None]) -> None:
+        """`announce(pool, head)` sends an EVENT to every connection of that pool, or of all; it must not block."""
         self._state = state
         self._announce = announce
         self._boot = durable.boot_identity()
         self._folders = threading.Condition()
-        self._starting = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._ending = threading.Lock()
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
         self._archives = Archives(os.path.join(state, "code"))
-        unfinished = [folder for folder in all_jobs(state) if folder.exit is None]
-        self._ledger = Ledger(os.path.join(state, "ledger.json"), [folder.spec for folder in unfinished])
+        alive = processes.marked_jobs()
+        unfinished = [folder for folder in all_jobs(state) if folder.exit is None or folder.job in alive]
+        self._ledger = Ledger(
+            os.path.join(state, "ledger.json"),
+            [folder.spec for folder in unfinished],
+            lambda held: announce(None, {"event": "ledger", "held": held}),
+        )
         self._watch = FolderWatch(self._folder_changed)
         for folder in unfinished:
             self._watch.add(folder.job, folder.path)
@@ -101,10 +111,10 @@ class Service:
     def verb_release(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Undo reserve and prepare of a job that has not started."""
         folder = self._own(peer, head, must_exist=False)
-        if folder.started is not None:
-            raise RefusedError("started", "job {} has started; stop it instead".format(folder.job))
-        folder.remove()
-        self._ledger.release(folder.job)
+        with self._lock_of(folder):
+            if folder.started is not None:
+                raise RefusedError("started", "job {} has started; stop it instead".format(folder.job))
+            self._free(folder, forget=True)
         return {}
 
     def verb_code_write(self, _: Peer, head: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -121,12 +131,15 @@ class Service:
     def verb_prepare(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Make the job's folder: code unpacked, script and environment written. Nothing of the job runs yet."""
         folder = self._own(peer, head, must_exist=False)
-        if folder.started is not None:
-            return folder.status()
-        folder.remove()
-        gpus = self._ledger.hold(folder.job, peer.pool)
-        asked = head["task"]
+        with self._lock_of(folder):  # the server that asked before may be gone and its request still under way
+            if folder.started is None:
+                gpus = self._ledger.hold(folder.job, peer.pool)
+                self._prepare(peer, folder, head["task"], gpus)
+        return folder.status()
+
+    def _prepare(self, peer: Peer, folder: JobFolder, asked: dict[str, Any], gpus: list[str]) -> None:
         built = spec.build(folder, asked, gpus, peer.pool, peer.uid)
+        folder.remove()
         os.makedirs(folder.path, mode=0o711, exist_ok=True)
         os.makedirs(folder.work, exist_ok=True)
         os.chown(folder.work, peer.uid, built["gid"])
@@ -138,22 +151,21 @@ class Service:
             )
         _write_text(folder.file("script"), asked["script"], peer.uid, built["gid"], 0o400)
         _write_text(folder.file("hosts"), asked.get("hosts_file") or "", peer.uid, built["gid"], 0o444)
+        folder.keep_exit_room()
         durable.write_json(folder.file("env.json"), spec.environment(folder, asked, gpus, peer.uid))
         durable.write_json(folder.file("spec.json"), built)
         self._watch.add(folder.job, folder.path)
-        return folder.status()
 
     # -- running it ---------------------------------------------------------------------------------------------
 
     def verb_start(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Start a prepared job; a job that has started before is left as it is."""
-        with self._starting:  # or the job might run out of time between the look and the launch
-            folder = self._own(peer, head)
+        folder = self._own(peer, head)
+        with self._lock_of(folder):  # held until it has started: asked twice at once, there is one supervisor
             if folder.started is None:
                 self._ledger.hold(folder.job, peer.pool)
-                self._supervisors[folder.job] = launch.supervise(self._state, folder.job)
-        if folder.job in self._supervisors:
-            self._await_start(folder)
+                supervisor = self._supervisors[folder.job] = launch.supervise(self._state, folder.job)
+                self._await_start(folder, supervisor)
         return folder.status()
 
     def verb_stop(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
@@ -169,13 +181,15 @@ class Service:
 
     def verb_jobs(self, peer: Peer, _: dict[str, Any], __: bytes) -> dict[str, Any]:
         """Every job of the asking pool on this host, and what the ledger says."""
-        mine = [folder.status() for folder in all_jobs(self._state) if folder.spec["pool"] == peer.pool]
+        mine = [folder.status() for folder in all_jobs(self._state) if folder.pool == peer.pool]
         return {"boot": self._boot, "jobs": mine, "ledger": self._ledger.snapshot()}
 
     def verb_read_log(self, peer: Peer, head: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         """Up to `max` log bytes from `offset`; waits up to `wait_s` for the first. Past the end answers the size."""
         folder = self._own(peer, head)
         offset, limit = int(head["offset"]), min(int(head.get("max", MAX_BODY)), MAX_BODY)
+        if offset < 0 or limit < 0:
+            raise RefusedError("bad_request", "not a place in a log: {} + {}".format(offset, limit))
         deadline = time.monotonic() + min(float(head.get("wait_s", 0)), 30.0)
         with self._folders:
             while folder.log_bytes <= offset and folder.exit is None:
@@ -191,10 +205,10 @@ class Service:
     def verb_forget(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Delete a finished job's folder."""
         folder = self._own(peer, head, must_exist=False)
-        if folder.exists and folder.exit is None:
-            raise RefusedError("running", "job {} has not ended".format(folder.job))
-        folder.remove()
-        self._ledger.release(folder.job)
+        with self._lock_of(folder):
+            if folder.exists and folder.exit is None:
+                raise RefusedError("running", "job {} has not ended".format(folder.job))
+            self._free(folder, forget=True)
         return {}
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -202,24 +216,40 @@ class Service:
     def _own(self, peer: Peer, head: dict[str, Any], must_exist: bool = True) -> JobFolder:
         """The job's folder, of the asking pool; another pool's job is refused."""
         folder = JobFolder(self._state, head["job"])
-        if folder.exists:
-            if folder.spec["pool"] != peer.pool:
-                raise RefusedError("not_yours", "job {} belongs to another pool".format(folder.job))
-        elif must_exist:
+        if folder.pool not in (None, peer.pool) or self._ledger.pool_of(folder.job) not in (None, peer.pool):
+            raise RefusedError("not_yours", "job {} belongs to another pool".format(folder.job))
+        if must_exist and folder.pool is None:
             raise RefusedError("no_such_job", "job {} is not on this host".format(folder.job))
         return folder
 
-    def _await_start(self, folder: JobFolder) -> None:
-        """Until the supervisor has taken the job, or has died before it could."""
-        process = self._supervisors[folder.job]
-        deadline = time.monotonic() + 20.0
+    def _lock_of(self, folder: JobFolder) -> threading.Lock:
+        """One request at a time may make, start or delete a job's folder."""
+        return self._locks.setdefault(folder.job, threading.Lock())
+
+    def _free(self, folder: JobFolder, forget: bool = False) -> None:
+        """Give the job's GPUs back; with `forget`, delete its folder first."""
+        if forget:
+            folder.remove()
+        self._supervisors.pop(folder.job, None)
+        self._watch.remove(folder.job)
+        self._ledger.release(folder.job)
+
+    def _await_start(self, folder: JobFolder, supervisor: subprocess.Popen[bytes]) -> None:
+        """Until the supervisor has taken the job. One that dies or takes too long is kept from taking it later."""
+        deadline = time.monotonic() + _START_S
         with self._folders:
-            while not (folder.started or {}).get("session") and folder.exit is None:
-                if process.poll() not in (None, 0) and folder.started is None:
-                    raise RefusedError("launch", launch.complaint(self._state, folder.job))
-                if time.monotonic() > deadline:
-                    raise RefusedError("launch", "the supervisor did not start within 20 s")
+            while folder.started is None and supervisor.poll() in (None, 0) and time.monotonic() < deadline:
                 self._folders.wait(0.2)
+        if folder.started is None and self._claim(folder):
+            self._write_end(folder, "cannot start: {}".format(launch.complaint(self._state, folder.job)))
+
+    def _claim(self, folder: JobFolder) -> bool:
+        """Take a job that has not started, so that it never does; False when a supervisor was ahead."""
+        try:
+            durable.create_json(folder.file("started"), {"boot": self._boot, "supervisor": None, "at": None})
+        except FileExistsError:
+            return False
+        return True
 
     def _signal_supervisor(self, folder: JobFolder) -> bool:
         started = folder.started
@@ -230,56 +260,60 @@ class Service:
 
     def _end_unsupervised(self, folder: JobFolder) -> None:
         """Write the end of a job that no supervisor will: never started, supervisor lost, or host rebooted."""
-        started = folder.started
-        if started is None:
-            try:
-                durable.create_json(folder.file("started"), {"boot": self._boot, "supervisor": None, "at": None})
-            except FileExistsError:  # a supervisor was just ahead: it will read `stop`
-                self._signal_supervisor(folder)
-                return
+        if folder.started is None and self._claim(folder):
             self._write_end(folder, "stopped")
-        elif started.get("boot") != self._boot:
+            return
+        started = folder.started or {}
+        if started.get("boot") != self._boot:
             self._write_end(folder, "host_reboot")
-        elif (
-            not folder.supervised()
-            and folder.exit is None
-            and processes.kill_job(folder.job, started.get("session"), soft_s=0.0)
-        ):
+        elif folder.supervised():
+            self._signal_supervisor(folder)
+        elif processes.kill_job(folder.job, started.get("session"), soft_s=0.0):
             self._write_end(folder, "supervisor_lost")
 
     def _write_end(self, folder: JobFolder, reason: str) -> None:
-        if folder.exit is not None:
-            return
-        record = {"exit_code": None, "reason": reason, "at": time.time(), "log_bytes": folder.log_bytes}
-        durable.write_json(folder.file("exit.json"), record)
+        with self._ending:
+            if folder.exit is None:
+                record = {"exit_code": None, "reason": reason, "at": time.time(), "log_bytes": folder.log_bytes}
+                folder.write_exit(record)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(folder.file("env.json"))
 
     def _folder_changed(self, job: str, file: str) -> None:
         """From the watch: wake who reads the log, and tell the pool of a start or an end."""
-        if file not in ("log", "started", "exit.json"):
+        if file not in ("log", "started", "exit.json", ""):
             return
         with self._folders:
             self._folders.notify_all()
         if file == "log":
             return
-        folder = JobFolder(self._state, job)
-        if not folder.exists:
-            return
-        if file == "exit.json":
+        for folder in [JobFolder(self._state, job)] if job else all_jobs(self._state):
+            if folder.exists:
+                self._tell(folder)
+
+    def _tell(self, folder: JobFolder) -> None:
+        """Tell the pool how the job stands; an end is told once its GPUs are free, where they can be freed."""
+        status, pool = folder.status(), folder.pool
+        if status["state"] == EXITED:
             self._settle(folder)
-        self._announce(folder.spec["pool"], {"event": "job", **folder.status()})
+        if pool is not None:
+            self._announce(pool, {"event": "job", **status})
 
     def _settle(self, folder: JobFolder) -> None:
         """After the end: give the GPUs back once none of the job's processes is left."""
         started = folder.started or {}
         if started.get("boot") != self._boot or not processes.of_job(folder.job, started.get("session")):
-            self._ledger.release(folder.job)
+            self._free(folder)
 
     def _look_forever(self) -> None:
         """Every few seconds: reap supervisors, end what lost its supervisor, free what has ended."""
         while True:
-            for process in list(self._supervisors.values()):
-                process.poll()
-            self._look()
+            try:
+                for process in list(self._supervisors.values()):
+                    process.poll()
+                self._look()
+            except Exception as error:  # a full disk, a job's folder that was deleted meanwhile: look again
+                sys.stderr.write("look: {!r}\n".format(error))
             time.sleep(_LOOK_EVERY_S)
 
     def _look(self) -> None:
@@ -291,17 +325,20 @@ class Service:
             if state == RUNNING and not folder.supervised():
                 self._end_unsupervised(folder)
             elif state == EXITED:
-                self._settle(folder)
-                self._supervisors.pop(job, None)
+                self._tell(folder)
             elif state in (PREPARED, None):
                 self._expire(folder)
 
     def _expire(self, folder: JobFolder) -> None:
         """A job that was made ready and never started: its server is gone or has changed its mind."""
-        with self._starting:
+        lock = self._lock_of(folder)
+        if not lock.acquire(blocking=False):  # it is being prepared or started right now
+            return
+        try:
             if folder.started is None and self._ledger.expired(folder.job):
-                folder.remove()
-                self._ledger.release(folder.job)
+                self._free(folder, forget=True)
+        finally:
+            lock.release()
 
 
 def _read(path: str, offset: int, limit: int) -> bytes:

@@ -1,7 +1,8 @@
 """One small process per job, outside everything else: starts it once, keeps its output, time and end.
 
-It makes `started` with O_EXCL and only then execs, copies what the job writes to the log byte for byte, sends SIGINT
-and later SIGKILL when a stop is asked for or the time is up, ends what the job left behind, writes `exit.json` last.
+It makes `started`, which succeeds once, and only then lets the job exec, copies what the job writes to the log byte
+for byte, sends SIGINT and later SIGKILL when a stop is asked for or the time is up, ends what the job left behind,
+writes `exit.json` last.
 CLI, server, sshd and the runner may all die meanwhile. Imports little: its start is on the way of every run.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import select
 import signal
@@ -26,8 +26,13 @@ from pool.runner.jobs import JobFolder
 LOG_CAP = 1 << 30
 _CAP_MARKER = b"\npool: the log is full (1 GiB); later output is not kept\n"
 _CHUNK = 1 << 16
-#: Room kept for the exit record, so that a full disk cannot lose it.
-_EXIT_ROOM = 4096
+#: How long the output of processes that cannot be killed is still taken.
+_UNKILLABLE_S = 5.0
+#: What this process or Python itself has set differently and a job must not inherit.
+_DEFAULT_SIGNALS = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1),
+    *(signal.SIGPIPE, signal.SIGXFSZ),
+)
 
 
 class Supervisor:
@@ -42,78 +47,92 @@ class Supervisor:
         self._reason: str | None = None
         self._kill_at: float | None = None
         self._pid = 0
+        self._leader: dict[str, Any] = {}
 
     def run(self) -> int:
         """Start the job unless another supervisor has; returns when its end is on disk."""
         wake = self._catch_signals()
-        claim = {"boot": durable.boot_identity(), "supervisor": processes.identity(os.getpid()), "at": time.time()}
-        try:
-            durable.create_json(self.folder.file("started"), claim)
-        except FileExistsError:
-            return 0
-        self._reserve_exit_record()
         self._log = os.open(self.folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            output = self._spawn()
-        except OSError as error:
-            self._write("pool: the job cannot be started: {}\n".format(error).encode())
-            self._finish(None, "cannot start: {}".format(error))
+        env = durable.read_json(self.folder.file("env.json")) or {}
+        output, going, failed = self._fork(env)
+        if not self._claim():
+            return 0  # the child sees the end of `going` and is gone, and so are we
+        problem = self._let_go(going, failed)
+        if problem:
+            self._write("pool: the job cannot be started: {}\n".format(problem).encode())
+            self._finish(None, "cannot start: {}".format(problem))
             return 0
-        durable.write_json(self.folder.file("started"), {**claim, "session": self._pid})
         status = self._copy_until_exit(output, wake)
-        processes.kill_job(self.folder.job, self._pid, soft_s=0.0 if self._reason else 0.5)
-        self._drain(output)
+        gone = processes.kill_job(self.folder.job, self._leader, soft_s=0.0 if self._reason else 0.5)
+        self._drain(output, None if gone else _UNKILLABLE_S)
         self._finish(status, self._reason)
         return 0
 
     # -- starting -----------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> int:
-        """Fork and exec the job on a raw terminal; returns the reading end. OSError when exec fails."""
-        env = durable.read_json(self.folder.file("env.json")) or {}
+    def _fork(self, env: dict[str, Any]) -> tuple[int, int, int]:
+        """Make the job's first process, on a raw terminal, waiting; the terminal's reading end and two pipe ends.
+
+        It execs after a byte on the first pipe, and says on the second why it cannot.
+        """
         reading, slave = os.openpty()
         tty.setraw(slave, termios.TCSANOW)
-        os.set_inheritable(reading, False)
+        go, going = os.pipe()
         failed, failing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            self._exec(slave, failing, env)
-        os.close(slave)
-        os.close(failing)
-        problem = os.read(failed, 1024)
+            os.close(going)
+            self._exec(go, slave, failing, env)
+        for fd in (slave, go, failing):
+            os.close(fd)
+        self._leader = processes.identity(self._pid)
+        return reading, going, failed
+
+    def _claim(self) -> bool:
+        """Make `started`; False when the job has been started, or ended before it was."""
+        claim = {"boot": durable.boot_identity(), "supervisor": processes.identity(os.getpid()), "at": time.time()}
+        try:
+            durable.create_json(self.folder.file("started"), {**claim, "session": self._leader})
+        except FileExistsError:
+            return False
+        return True
+
+    def _let_go(self, going: int, failed: int) -> str:
+        """Let the child exec; why it could not, or nothing."""
+        with contextlib.suppress(BrokenPipeError):  # it has failed already, and says so
+            os.write(going, b"!")
+        os.close(going)
+        problem = os.read(failed, 300).decode(errors="replace")
         os.close(failed)
         os.unlink(self.folder.file("env.json"))
         if problem:
             os.waitpid(self._pid, 0)
-            raise OSError(problem.decode(errors="replace"))
-        return reading
+        return problem
 
-    def _exec(self, slave: int, failing: int, env: dict[str, Any]) -> None:
+    def _exec(self, go: int, slave: int, failing: int, env: dict[str, Any]) -> None:
         """In the child: become the job. A raw terminal keeps bytes as they are and makes programs flush by the line."""
         try:
             os.setsid()
             null = os.open(os.devnull, os.O_RDONLY)
             for fd, source in ((0, null), (1, slave), (2, slave)):
                 os.dup2(source, fd)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
+            for number in _DEFAULT_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
             if os.getuid() == 0 and self.spec["uid"] != 0:
                 os.initgroups(self.spec["user"], self.spec["gid"])
                 os.setgid(self.spec["gid"])
                 os.setuid(self.spec["uid"])
             os.umask(0o022)
             os.chdir(self.spec["cwd"])
-            os.execve(self.spec["argv"][0], self.spec["argv"], env)
+            if os.read(go, 1):
+                # Bytes, because this Python's idea of the locale must not decide what the job sees.
+                plain = {k.encode(errors="surrogateescape"): v.encode(errors="surrogateescape") for k, v in env.items()}
+                os.execve(self.spec["argv"][0], self.spec["argv"], plain)
         except BaseException as error:
-            os.write(failing, str(error).encode()[:1000])
+            os.write(failing, str(error).encode(errors="replace")[:300])
         finally:
             os._exit(127)
-
-    def _reserve_exit_record(self) -> None:
-        self._exit_fd = os.open(self.folder.file("exit.tmp"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(self._exit_fd, b" " * _EXIT_ROOM)
-        os.fsync(self._exit_fd)
 
     # -- while it runs ------------------------------------------------------------------------------------------
 
@@ -140,7 +159,7 @@ class Supervisor:
                 return status
             now = durable.boot_clock()
             if self._kill_at is not None and now >= self._kill_at:
-                processes.send(processes.of_job(self.folder.job, self._pid), signal.SIGKILL)
+                processes.send(processes.of_job(self.folder.job, self._leader), signal.SIGKILL)
                 self._kill_at = now + 1.0
             if ends_at is not None and now >= ends_at and self._reason is None:
                 self._stop("max_duration", self.spec.get("stop_duration_s", 30), now)
@@ -177,9 +196,12 @@ class Supervisor:
         self._write(chunk)
         return bool(chunk)
 
-    def _drain(self, output: int) -> None:
+    def _drain(self, output: int, limit_s: float | None) -> None:
+        """Take what is still in the terminal; with a limit where a process that cannot be killed may write for ever."""
+        until = None if limit_s is None else time.monotonic() + limit_s
         while select.select([output], [], [], 0)[0] and self._copy(output):
-            pass
+            if until is not None and time.monotonic() > until:
+                return
 
     def _write(self, chunk: bytes) -> None:
         room = max(0, LOG_CAP - self._written)
@@ -200,7 +222,7 @@ class Supervisor:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _finish(self, status: int | None, reason: str | None) -> None:
-        """Put the end on disk, whole: into room that was kept, then under its name."""
+        """Tell how it ended."""
         code = None
         if status is not None:
             code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -212,11 +234,9 @@ class Supervisor:
             "log_sha256": self._sha.hexdigest(),
             "log_dropped": self._dropped,
         }
-        os.fsync(self._log)
-        os.pwrite(self._exit_fd, json.dumps(record).encode(), 0)
-        os.fsync(self._exit_fd)
-        os.rename(self.folder.file("exit.tmp"), self.folder.file("exit.json"))
-        durable.sync_folder(self.folder.path)
+        with contextlib.suppress(OSError):  # a full or failing disk: the end is still told
+            os.fsync(self._log)
+        self.folder.write_exit(record)
 
 
 def main(state: str, job: str) -> int:
