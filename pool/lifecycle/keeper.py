@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from typing import TYPE_CHECKING, Any
 
-from pool.errors import FencedError, HostError, PoolError, UnreachableError
+from pool.errors import FencedError, PoolError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pool.host import Host
     from pool.ssh.link import Link
+
+_log = logging.getLogger(__name__)
 
 #: Waits between attempts double from the first to the second, with full jitter, so that a thousand hosts do not knock
 #: at once after a power cut. sshd's PerSourcePenalties counts failures: no faster than this.
@@ -73,42 +76,51 @@ class Keeper:
         if kept is None:
             raise UnreachableError("the host has no link", hint="pool ps")
         link = kept.wait(_OPENING_S)
-        return link.request(verb, body, timeout=timeout, **head)
+        try:
+            return link.request(verb, body, timeout=timeout, **head)
+        except FencedError:
+            self._on_fenced()
+            raise
 
     def _run(self, kept: _Kept) -> None:
         pause = _RETRY_S[0]
         while not kept.dropped.is_set():
-            try:
-                link = self._open_link(kept.host, lambda head: self._on_event(kept.host, head), kept.link_went_down)
-            except FencedError:
-                self._on_fenced()
-                return
-            except PoolError as error:
-                kept.failed(error)
-                self._on_down(kept.host, str(error))
+            if self._hold(kept):
+                pause = _RETRY_S[0]
+            else:
                 kept.dropped.wait(random.uniform(0, pause))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, _RETRY_S[1])
-                continue
-            if not self._use(kept, link):
-                continue
-            pause = _RETRY_S[0]
-            kept.gone.wait()
-            if not kept.dropped.is_set():
-                self._on_down(kept.host, f"the link to {kept.host.name} is down")
 
-    def _use(self, kept: _Kept, link: Link) -> bool:
-        """Settle with the host first, then let requests through."""
-        kept.opened(link)
+    def _hold(self, kept: _Kept) -> bool:
+        """Open the link, settle with the host, and stay until it is lost; False when it did not come to that."""
+        link, settled = None, False
         try:
-            self._on_up(kept.host, link)
-        except HostError as error:
-            kept.failed(error)
+            link = self._open_link(kept.host, lambda head: self._on_event(kept.host, head), kept.link_went_down)
+            kept.opened(link)
+            self._on_up(kept.host, link)  # settle with the host first, then let requests through
+            kept.settled()
+            settled = True
+            kept.gone.wait()
+            reason = f"the link to {kept.host.name} is down"
+        except FencedError:
+            kept.dropped.set()
+            self._on_fenced()
+        except Exception as error:
+            if not isinstance(error, PoolError):
+                _log.exception("link to %s", kept.host.name)
+            reason = str(error)
+            kept.failed(error if isinstance(error, PoolError) else UnreachableError(reason))
+        if link is not None:
             link.close()
-            self._on_down(kept.host, str(error))
-            kept.dropped.wait(_RETRY_S[0])
-            return False
-        kept.settled()
-        return True
+        if not kept.dropped.is_set():
+            self._tell_down(kept.host, reason)
+        return settled
+
+    def _tell_down(self, host: Host, reason: str) -> None:
+        try:
+            self._on_down(host, reason)
+        except Exception:  # the store's disk is full, say: the link is opened again all the same
+            _log.exception("link to %s", host.name)
 
 
 class _Kept:
@@ -126,12 +138,14 @@ class _Kept:
     def opened(self, link: Link) -> None:
         self.gone.clear()
         self.link = link
+        if self.dropped.is_set():
+            link.close()
         if not link.up:
             self.gone.set()
 
     def settled(self) -> None:
         with self._usable:
-            self._ready, self._error = True, None
+            self._ready, self._error = self.link is not None and self.link.up, None
             self._usable.notify_all()
 
     def failed(self, error: PoolError) -> None:

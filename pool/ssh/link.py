@@ -6,6 +6,7 @@ pings: SSH keepalives do not notice a dead network in time. A link never heals; 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -61,6 +62,7 @@ class Link:
         self._down = threading.Event()
         self._heard = self._sent = time.monotonic()
         threading.Thread(target=self._read, name=f"link {target.name}", daemon=True).start()
+        threading.Thread(target=self._ping, name=f"ping {target.name}", daemon=True).start()
         try:
             self.hello = self.request("hello", protocol=[PROTOCOL_MIN, PROTOCOL_MAX], pool=pool_id, epoch=epoch)[0]
         except BaseException:
@@ -120,31 +122,33 @@ class Link:
             self._sent = time.monotonic()
 
     def _read(self) -> None:
+        """Only reads: were it to send as well, a host that is sending too would wait for us and we for it."""
         decoder = Decoder()
         try:
             while not self._down.is_set():
                 try:
                     chunk = self._channel.recv(_CHUNK)
                 except TimeoutError:
-                    chunk = None
-                if chunk == b"" or not self._alive(chunk is not None):
+                    continue
+                if chunk == b"":
                     break
-                for frame in decoder.feed(chunk or b""):
+                self._heard = float("inf")  # the host is not silent while we are busy with what it said
+                for frame in decoder.feed(chunk):
                     self._take(frame)
-        except (OSError, EOFError, FrameError, UnreachableError):
+                self._heard = time.monotonic()
+        except (OSError, EOFError, FrameError):
             pass
         finally:
-            self._lose()
-            self._connection.close()
+            self.close()
 
-    def _alive(self, heard: bool) -> bool:
-        """Keep the other side sure of us, and say whether we are sure of it."""
-        now = time.monotonic()
-        if heard:
-            self._heard = now
-        if now - self._sent >= frames.PING_EVERY_S or not heard:
-            self._send(Frame(frames.PING, 0, {}))
-        return now - self._heard < _SILENCE_S
+    def _ping(self) -> None:
+        """Keep the other side sure of us, and give up when we are no longer sure of it."""
+        while not self._down.wait(frames.PING_EVERY_S):
+            if time.monotonic() - self._heard >= _SILENCE_S:
+                self.close()
+            elif time.monotonic() - self._sent >= frames.PING_EVERY_S - 1:
+                with contextlib.suppress(UnreachableError):
+                    self._send(Frame(frames.PING, 0, {}))
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == frames.EVENT:
