@@ -33,6 +33,7 @@ def assemble(folder: str, on_fenced: Callable[[], None]) -> tuple[Context, Loop]
         on_event=lambda host, head: watch.host_event(ctx, host, head),
         on_fenced=on_fenced,
     )
+    store.secrets.sweep({run.id for run in store.runs.live()})
     for host in store.hosts.all():
         if host.status in _LINKED:
             ctx.keeper.keep(host)

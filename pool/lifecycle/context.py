@@ -26,7 +26,7 @@ class Context:
     store: Store
     epoch: int
     bell: Bell = field(default_factory=Bell)
-    #: By host id: GPUs that another pool's jobs hold there, as the host last said.
+    #: By host id: GPUs that jobs hold there which are not ours, or no longer, as the host last said.
     foreign: dict[str, frozenset[str]] = field(default_factory=dict)
     keeper: Keeper = field(init=False)
     calls: ThreadPoolExecutor = field(

@@ -17,10 +17,9 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pool.errors import ConflictError, HostError, PoolError, UnreachableError
+from pool.errors import ConflictError, FencedError, HostError, PoolError, RunError, RunnerError, UnreachableError
 from pool.lifecycle import watch
 from pool.lifecycle.environment import mpi_hosts, pool_env
-from pool.lifecycle.retry import attempts_after
 from pool.runner.frames import MAX_BODY
 from pool.states import JobStatus
 
@@ -64,6 +63,8 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
         _each(ctx, ranks, lambda rank: _send_code(ctx, run, rank))
         _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, rank, ranks[0].port))
         _check_not_stopped(ctx, run)
+    except FencedError:
+        raise  # a newer server decides now
     except _GivenUpError:
         undo(ctx, run, JobStatus.STOPPED, "stopped before it started")
     except (UnreachableError, ConflictError) as error:
@@ -79,15 +80,18 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
 
 def undo(ctx: Context, run: Run, to: JobStatus, reason: str) -> None:
     """Give back what a launch that did not come to its end has taken on the hosts, and move the jobs to `to`."""
+    placed = [job for job in ctx.store.runs.get(run.id).jobs if job.status == JobStatus.PLACED]
 
-    def one(job: Job) -> None:
-        if job.host_id is not None:
-            # A host that is silent frees what was not started by itself, after its time to live.
-            with contextlib.suppress(HostError):
-                ctx.keeper.request(job.host_id, "release", job=job.id)
-        ctx.store.runs.move(job.id, to, reason=reason)
+    def release(job: Job) -> None:
+        # A host that is silent frees what was not started by itself, after its time to live.
+        with contextlib.suppress(HostError):
+            ctx.keeper.request(str(job.host_id), "release", job=job.id)
 
-    ctx.every(one, [job for job in ctx.store.runs.get(run.id).jobs if job.status == JobStatus.PLACED])
+    ctx.every(release, placed)
+    # All at once: a run of which some ranks wait and some are placed would never be placed again.
+    ctx.store.runs.move_all([job.id for job in placed], to, reason=reason)
+    if ctx.store.runs.get(run.id).finished:
+        ctx.store.secrets.forget(run.id)
     ctx.bell.ring()
 
 
@@ -101,15 +105,19 @@ def _each(ctx: Context, ranks: list[_Rank], step: Any) -> None:
 
 def _reserve(ctx: Context, run: Run, rank: _Rank) -> None:
     job = rank.job
-    answer, _ = ctx.keeper.request(
-        str(job.host_id),
-        "reserve",
-        job=job.id,
-        gpus=list(job.gpus),
-        ttl_s=_RESERVE_TTL_S,
-        code=run.code,
-        port=job.rank == 0,
-    )
+    try:
+        answer, _ = ctx.keeper.request(
+            str(job.host_id),
+            "reserve",
+            job=job.id,
+            gpus=list(job.gpus),
+            ttl_s=_RESERVE_TTL_S,
+            code=run.code,
+            port=job.rank == 0,
+        )
+    except RunnerError as error:
+        watch.add_foreign(ctx, str(job.host_id), error.details.get("gpus") or ())
+        raise
     rank.has_code, rank.port = bool(answer["has_code"]), int(answer["port"] or 0)
 
 
@@ -118,7 +126,11 @@ def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
     if run.code is None or rank.has_code:
         return
     host = str(rank.job.host_id)
-    with open(os.path.join(ctx.folder, "code", run.code + ".tar"), "rb") as file:
+    try:
+        file = open(os.path.join(ctx.folder, "code", run.code + ".tar"), "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        raise RunError("the folder of this run is no longer on the server", hint="submit the run again") from None
+    with file:
         offset = 0
         while chunk := file.read(MAX_BODY):
             _check_not_stopped(ctx, run)
@@ -159,7 +171,7 @@ def _start_one(ctx: Context, job: Job) -> None:
     except UnreachableError:
         return  # not known whether it started: watch.reconcile asks once the host is back
     except HostError as error:
-        ctx.store.runs.move(job.id, JobStatus.FAILED, reason=str(error), then=attempts_after)
+        watch.end(ctx, job, JobStatus.FAILED, reason=str(error))
         return
     watch.observe(ctx, job.id, status)
 

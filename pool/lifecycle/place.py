@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pool.errors import ConflictError
-from pool.lifecycle import retry
+from pool.lifecycle import retry, watch
 from pool.offer import Placement
 from pool.scheduler.sweep import sweep
 from pool.states import JobStatus
@@ -36,5 +36,5 @@ def place(ctx: Context, runs: Sequence[Run]) -> None:
             ctx.bell.ring()
         elif retry.waited_too_long(run, time.time()):
             for job in run.jobs:
-                ctx.store.runs.move(job.id, JobStatus.FAILED, reason=f"no hosts in time: {answer.reason}")
+                watch.end(ctx, job, JobStatus.FAILED, reason=f"no hosts in time: {answer.reason}")
             ctx.bell.ring()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pool.errors import BlockedError, InputError
+from pool.errors import BlockedError, InputError, NotFoundError
 from pool.lifecycle import retry
 from pool.lifecycle.names import run_name
 from pool.offer import Blocked, Offer, Placement, Refusal
@@ -71,6 +72,8 @@ def submit(ctx: Context, asked: Asked, *, run_id: str, user: str, code: str | No
 
     BlockedError when no host could ever take it as things stand; ConflictError when a live run has its name.
     """
+    with contextlib.suppress(NotFoundError):
+        return ctx.store.runs.get(run_id)
     planned = plan(ctx, asked)
     if isinstance(planned.answer, Blocked) and not planned.answer.waits and not retry.waits_for_hosts(planned.spec):
         raise BlockedError(planned.answer.reason, hint=planned.answer.suggestion or "pool ps")

@@ -15,6 +15,8 @@ from pool.lifecycle.retry import attempts_after
 from pool.states import FINISHED, HostStatus, JobStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pool.host import Host
     from pool.lifecycle.context import Context
     from pool.run import Job
@@ -54,21 +56,21 @@ def host_event(ctx: Context, host: Host, head: dict[str, Any]) -> None:
     """One event from a host."""
     if head.get("event") == "job":
         _observe_known(ctx, host, head)
+    elif head.get("event") == "ledger":
+        _take_ledger(ctx, host, head["held"])
 
 
 def reconcile(ctx: Context, host: Host, link: Link) -> None:
     """Compare what should be on the host with what is, by job id."""
     answer = link.request("jobs")[0]
-    ctx.foreign[host.id] = frozenset(
-        gpu for entry in answer["ledger"].values() if entry["pool"] != ctx.store.pool_id for gpu in entry["gpus"]
-    )
+    _take_ledger(ctx, host, {gpu: job for job, entry in answer["ledger"].items() for gpu in entry["gpus"]})
     there = {status["job"]: status for status in answer["jobs"]}
     for job in ctx.store.runs.on_host(host.id):
         status = there.get(job.id)
         if status is not None and status["state"] != "prepared":
             observe(ctx, job.id, status)
         elif job.status == JobStatus.RUNNING or (job.status == JobStatus.STOPPING and status is None):
-            _end(ctx, job, JobStatus.INTERRUPTED, reason="the host no longer knows the job")
+            end(ctx, job, JobStatus.INTERRUPTED, reason="the host no longer knows the job")
     _undo_strays(ctx, host, link, there)
 
 
@@ -94,9 +96,31 @@ def ask_to_stop(ctx: Context, job: Job, *, abort: bool, grace_s: float = 30.0) -
         return
     except RunnerError as error:
         if error.details.get("cause") == "no_such_job":
-            _end(ctx, job, JobStatus.STOPPED, reason="the host no longer knows the job")
+            end(ctx, job, JobStatus.STOPPED, reason="the host no longer knows the job")
         return
     observe(ctx, job.id, status)
+
+
+def end(ctx: Context, job: Job, to: JobStatus, **changes: Any) -> None:
+    """Move a job to its end. What a run needed to start is forgotten with its last job."""
+    _move(ctx, job, to, then=attempts_after, **changes)
+    if ctx.store.runs.get(job.run_id).finished:
+        ctx.store.secrets.forget(job.run_id)
+    ctx.bell.ring()
+
+
+def add_foreign(ctx: Context, host_id: str, gpus: Iterable[str]) -> None:
+    """A host has refused these GPUs: another job has them, until the host says otherwise."""
+    ctx.foreign[host_id] = ctx.foreign.get(host_id, frozenset()) | frozenset(gpus)
+
+
+def _take_ledger(ctx: Context, host: Host, held: dict[str, str]) -> None:
+    """Which job has which GPU, as the host says: one of a job that is not ours, or no longer, is not ours to give."""
+    mine = {job.id for job in ctx.store.runs.on_host(host.id)}
+    foreign = frozenset(gpu for gpu, job in held.items() if job not in mine)
+    if ctx.foreign.get(host.id, frozenset()) != foreign:
+        ctx.foreign[host.id] = foreign
+        ctx.bell.ring()
 
 
 def _observe_known(ctx: Context, host: Host, head: dict[str, Any]) -> None:
@@ -120,7 +144,7 @@ def _ended(ctx: Context, job: Job, status: dict[str, Any]) -> None:
         _move(ctx, job, JobStatus.RUNNING, started_at=status["started_at"])
     elif to == JobStatus.STOPPED and job.status != JobStatus.STOPPING:
         _move(ctx, job, JobStatus.STOPPING)
-    _end(
+    end(
         ctx,
         job,
         to,
@@ -131,13 +155,6 @@ def _ended(ctx: Context, job: Job, status: dict[str, Any]) -> None:
         log_bytes=ended.get("log_bytes"),
         log_sha256=ended.get("log_sha256"),
     )
-
-
-def _end(ctx: Context, job: Job, to: JobStatus, **changes: Any) -> None:
-    _move(ctx, job, to, then=attempts_after, **changes)
-    if ctx.store.runs.get(job.run_id).finished:
-        ctx.store.secrets.forget(job.run_id)
-    ctx.bell.ring()
 
 
 def _move(ctx: Context, job: Job, to: JobStatus, **changes: Any) -> None:

@@ -85,22 +85,18 @@ class Runs:
         `then` sees the run as it is after the move; the jobs it returns, next attempts, are added with it: nobody
         ever sees the run ended in between.
         """
-        if to == JobStatus.SUBMITTED:
-            changes |= {"host_id": None, "gpus": [], "cpus": 0.0, "memory_mib": 0}
         with writing(self._engine) as connection:
-            moves.move_job(connection, job_id, to, **changes)
-            if to in FINISHED or to == JobStatus.SUBMITTED:
-                connection.execute(update(allocations).where(allocations.c.job_id == job_id).values(released=1))
+            _move(connection, job_id, to, changes)
             if then is not None:
                 of_job = select(runs).where(runs.c.id == select(jobs.c.run_id).where(jobs.c.id == job_id))
                 for again in then(_select(connection, of_job)[0]):
                     connection.execute(insert(jobs).values(_job_row(again)))
 
-    def move_all(self, job_ids: Sequence[str], to: JobStatus) -> None:
-        """Move several jobs, all or none."""
+    def move_all(self, job_ids: Sequence[str], to: JobStatus, **changes: Any) -> None:
+        """Move several jobs as `move` does, all or none."""
         with writing(self._engine) as connection:
             for job_id in job_ids:
-                moves.move_job(connection, job_id, to)
+                _move(connection, job_id, to, changes)
 
     def ask_stop(self, run_id: str, how: str) -> None:
         """Remember that a stop was asked for: `stop` or `abort`; an abort is never weakened to a stop."""
@@ -159,6 +155,14 @@ def _claim(connection: Connection, job_id: str, offer: Offer) -> None:
     )
     for uuid in gpus:
         connection.execute(insert(allocations).values(job_id=job_id, host_id=offer.host.id, gpu=uuid))
+
+
+def _move(connection: Connection, job_id: str, to: JobStatus, changes: dict[str, Any]) -> None:
+    if to == JobStatus.SUBMITTED:
+        changes = changes | {"host_id": None, "gpus": [], "cpus": 0.0, "memory_mib": 0}
+    moves.move_job(connection, job_id, to, **changes)
+    if to in FINISHED or to == JobStatus.SUBMITTED:
+        connection.execute(update(allocations).where(allocations.c.job_id == job_id).values(released=1))
 
 
 def _jobs(connection: Connection, where: Any) -> list[Job]:

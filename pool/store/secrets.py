@@ -13,6 +13,8 @@ from pool.errors import RunError
 from pool.store.runs import spec_adapter
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pool.run import TaskSpec
 
 
@@ -45,6 +47,12 @@ class Secrets:
         """Remove the file."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._file(run_id))
+
+    def sweep(self, live: Collection[str]) -> None:
+        """Remove the files of all runs but these: what a server that was killed has left."""
+        for name in os.listdir(self._folder):
+            if name.removesuffix(".json") not in live:
+                os.unlink(os.path.join(self._folder, name))
 
     def _file(self, run_id: str) -> str:
         return os.path.join(self._folder, run_id + ".json")
