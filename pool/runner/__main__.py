@@ -4,7 +4,7 @@ serve       run the runner in the foreground (the systemd unit's command)
 start       run it detached unless it runs         stop     end it; jobs run on
 restart     stop, then start                       status   one JSON line; exit 3 when it does not run
 bridge      what a server's SSH session runs       version  print the version
-supervise JOB   internal: run one prepared job
+supervise JOB, forker   internal: run one prepared job; do so for each that is named on stdin
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def main(argv: list[str]) -> int:
         from pool.runner import supervisor
 
         return supervisor.main(state, rest[0])
+    if verb == "forker" and not rest:
+        from pool.runner import forker
+
+        forker.main(state)
     if verb == "version":
         sys.stdout.write(VERSION + "\n")
         return 0

@@ -44,6 +44,7 @@ def serve(state: str) -> int:
     daemon = Daemon(state)
     signal.signal(signal.SIGTERM, lambda *_: daemon.close())
     daemon.accept_forever()
+    daemon.end()
     return 0
 
 
@@ -86,6 +87,10 @@ class Daemon:
         self._closing = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def end(self) -> None:
+        """After the last connection: leave no process of ours but the supervisors."""
+        self._service.close()
 
     def _serve_one(self, connection: Connection) -> None:
         try:

@@ -1,5 +1,5 @@
 """Starts a job's supervisor outside the runner, so that the job outlives it: as a transient systemd unit where the
-runner is root under systemd, else as a session of its own."""
+runner is root under systemd, else as a session of its own, by a fork of the forker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+from pool.runner.forker import Forked, Forker
 from pool.runner.jobs import JobFolder
 
 #: Tells a supervisor to read its job's `stop` file.
@@ -19,8 +20,25 @@ def under_systemd() -> bool:
     return os.getuid() == 0 and os.path.isdir("/run/systemd/system") and os.environ.get("POOL_RUNNER_SCOPE") != "user"
 
 
-def supervise(state: str, job: str) -> subprocess.Popen[bytes]:
-    """Start the supervisor of `job`; it may find that another has taken the job, and then does nothing."""
+class Launcher:
+    """Starts supervisors for the runner of one state folder."""
+
+    def __init__(self, state: str) -> None:
+        self._state = state
+        self._forker = None if under_systemd() else Forker(state)
+
+    def supervise(self, job: str) -> subprocess.Popen[bytes] | Forked:
+        """Start the supervisor of `job`; it may find that another has taken the job, and then does nothing."""
+        forked = self._forker.fork(job) if self._forker else None
+        return forked or _start(self._state, job)
+
+    def close(self) -> None:
+        """Leave nothing of ours behind; supervisors stay."""
+        if self._forker:
+            self._forker.close()
+
+
+def _start(state: str, job: str) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "supervise", job]
     if under_systemd():
         argv = _unit_argv(job) + argv

@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from pool.runner import durable, launch, probe, processes, spec
 from pool.runner.archive import Archives
+from pool.runner.forker import Forked
 from pool.runner.frames import MAX_BODY
 from pool.runner.jobs import EXITED, PREPARED, RUNNING, JobFolder, all_jobs
 from pool.runner.ledger import HELD, Ledger, RefusedError
@@ -48,7 +49,8 @@ class Service:
         self._folders = threading.Condition()
         self._locks: dict[str, threading.Lock] = {}
         self._ending = threading.Lock()
-        self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
+        self._launcher = launch.Launcher(state)
+        self._supervisors: dict[str, subprocess.Popen[bytes] | Forked] = {}
         os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
         self._archives = Archives(os.path.join(state, "code"))
         alive = processes.marked_jobs()
@@ -62,6 +64,10 @@ class Service:
         for folder in unfinished:
             self._watch.add(folder.job, folder.path)
         threading.Thread(target=self._look_forever, name="look", daemon=True).start()
+
+    def close(self) -> None:
+        """End what belongs to the runner alone; jobs and their supervisors are not touched."""
+        self._launcher.close()
 
     def handle(self, peer: Peer, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         """Do what `head["verb"]` says. All but hello need the pool, and refuse a server that has been replaced."""
@@ -164,7 +170,7 @@ class Service:
         with self._lock_of(folder):  # held until it has started: asked twice at once, there is one supervisor
             if folder.started is None:
                 self._ledger.hold(folder.job, peer.pool)
-                supervisor = self._supervisors[folder.job] = launch.supervise(self._state, folder.job)
+                supervisor = self._supervisors[folder.job] = self._launcher.supervise(folder.job)
                 self._await_start(folder, supervisor)
         return folder.status()
 
@@ -234,7 +240,7 @@ class Service:
         self._watch.remove(folder.job)
         self._ledger.release(folder.job)
 
-    def _await_start(self, folder: JobFolder, supervisor: subprocess.Popen[bytes]) -> None:
+    def _await_start(self, folder: JobFolder, supervisor: subprocess.Popen[bytes] | Forked) -> None:
         """Until the supervisor has taken the job. One that dies or takes too long is kept from taking it later."""
         deadline = time.monotonic() + _START_S
         with self._folders:
