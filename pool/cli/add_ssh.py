@@ -66,10 +66,10 @@ def _run(args: argparse.Namespace) -> int:
     errors += [added["error"] for added in outcome if added["error"]]
     if args.json:
         render.write_json({"hosts": outcome, "errors": errors})
-    for error in errors[1:]:
+    for error in errors[:-1]:
         render.note(f"pool: {error['message']}" + (f"\ntry: {error['hint']}" if error["hint"] else ""))
     if errors:
-        raise from_json(errors[0])
+        raise from_json(errors[-1])
     return 0
 
 

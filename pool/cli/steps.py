@@ -40,8 +40,8 @@ def _show(stream: Iterator[tuple[dict[str, Any], bytes]], live: bool) -> Any:
             if live:
                 sys.stderr.write(f"{line} …")
         elif head["status"] != "skipped":
-            problem = f": {head['message']}" if head["message"] and head["status"] in ("failed", "unreachable") else ""
-            sys.stderr.write(f"{line}  {head['status']}  {head['seconds']:.1f}s{problem}\n")
+            said = f": {head['message']}" if head["message"] else ""
+            sys.stderr.write(f"{line}  {head['status']}  {head['seconds']:.1f}s{said}\n")
         sys.stderr.flush()
     return None
 

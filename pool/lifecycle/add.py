@@ -157,7 +157,7 @@ def _enter(ctx: Context, host: Host, fingerprint: str, on_step: Callable[[StepEv
             host_keys.forget(file, host.address, host.port)
         on_step(StepEvent(host.name, "log in and look around", "failed", time.monotonic() - began, str(error)))
         raise
-    on_step(StepEvent(host.name, "log in and look around", "ok", time.monotonic() - began))
+    on_step(StepEvent(host.name, "log in and look around", "ok", time.monotonic() - began, _no_root(seen)))
     if new:
         ctx.store.hosts.add(host)
     else:
@@ -165,6 +165,12 @@ def _enter(ctx: Context, host: Host, fingerprint: str, on_step: Callable[[StepEv
     ctx.store.hosts.move(host.id, HostStatus.PROVISIONING)
     ctx.bell.ring()
     return host, seen
+
+
+def _no_root(seen: Preflight) -> str:
+    """What a person should know who expected a system service and gets none."""
+    why = {"password": "sudo asks for a password", "none": "there is no sudo"}.get(seen.sudo)
+    return f"{why}, so the runner will be a process of {seen.user}" if why and seen.scope == "user" else ""
 
 
 def _provision(

@@ -26,7 +26,7 @@ class StepEvent:
     step: str
     status: str  #: started | ok | changed | skipped | failed | unreachable
     seconds: float  #: how long it took; 0 while started
-    message: str = ""  #: why, when it failed
+    message: str = ""  #: why, when it failed; else what is worth knowing
 
 
 @dataclass(frozen=True, slots=True)
