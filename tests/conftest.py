@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from pool.lab import loopback, processes
@@ -71,6 +74,13 @@ class Cli:
             start_new_session=True,
         )
 
+    def person(self, *args: str, cwd: Any = None, **env: str) -> pexpect.spawn[str]:
+        """The same at a terminal: `expect` waits for what it shows, `sendline` and `sendintr` type."""
+        words = self.argv(*args)
+        return pexpect.spawn(
+            words[0], words[1:], cwd=cwd, env=self.env | env, encoding="utf-8", timeout=60, dimensions=(50, 200)
+        )
+
     @staticmethod
     def argv(*args: str) -> list[str]:
         """The command line."""
@@ -102,6 +112,50 @@ def lab(session_dir: str) -> Iterator[list[LabHost]]:
     left = _left(root)
     loopback.down(root)
     _fail_on(left)
+
+
+@pytest.fixture(scope="session")
+def machine(session_dir: str) -> Iterator[Callable[[], LabHost]]:
+    """`machine()` is one more SSH host, on which nothing was ever installed: for tests of adding and removing."""
+    root = os.path.join(session_dir, "bare")
+    count = itertools.count(1)
+    yield lambda: loopback.up(next(count), root=root)[-1]
+    loopback.stop_runners(root)
+    left = _left(root)
+    loopback.down(root)
+    _fail_on(left)
+
+
+@pytest.fixture(scope="session")
+def ready(session_dir: str, lab: list[LabHost]) -> Iterator[Cli]:
+    """The CLI of a pool with gpu1 and gpu2 of the lab in it, ready, for the whole session; tests leave no live run."""
+    path = tempfile.mkdtemp(prefix="s", dir=session_dir)
+    cli = Cli(_environment(session_dir, path))
+    adding = [cli.start(*add_ssh(host)) for host in lab]
+    for each in adding:
+        output = each.communicate(timeout=120)[1]
+        assert each.returncode == 0, output
+    yield cli
+    live = cli("runs", "--live", "--json").stdout
+    stopped = cli("server", "stop", timeout=60)
+    assert stopped.rc == 0, f"pool server stop: {stopped}"
+    assert json.loads(live) == []
+
+
+def add_ssh(host: LabHost, *options: str) -> list[str]:
+    """The words that add this host, as `pool lab up` prints them."""
+    words = ["add-ssh", f"{host.user}@{host.address}", "-p", str(host.port), "-i", host.key, "--name", host.name]
+    return [*words, "--fingerprint", host.fingerprint, *options]
+
+
+def know(home: str, *hosts: LabHost) -> None:
+    """Let a person's own ssh know these hosts: their keys in `home`/.ssh/known_hosts."""
+    folder = os.path.join(home, ".ssh")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(folder, "known_hosts"), "a", encoding="ascii") as file:
+        for host in hosts:
+            key = Path(os.path.dirname(host.home), "host_key.pub").read_text(encoding="ascii").split()[:2]
+            file.write(f"[{host.address}]:{host.port} {' '.join(key)}\n")
 
 
 @pytest.fixture
