@@ -53,8 +53,10 @@ def encode(frame: Frame) -> bytes:
     head = json.dumps(frame.head, separators=(",", ":")).encode()
     if len(frame.body) > MAX_BODY or len(head) > MAX_HEAD:
         raise FrameError("frame too large: head {} B, body {} B".format(len(head), len(frame.body)))
-    inner = _FIXED.pack(frame.kind, frame.stream, len(head)) + head + frame.body
-    return b"".join((_LENGTH.pack(len(inner) + 4), inner, _LENGTH.pack(zlib.crc32(inner))))
+    front = _FIXED.pack(frame.kind, frame.stream, len(head)) + head
+    crc = zlib.crc32(frame.body, zlib.crc32(front))
+    # A body is up to 1 MiB: it is copied once.
+    return b"".join((_LENGTH.pack(len(front) + len(frame.body) + 4), front, frame.body, _LENGTH.pack(crc)))
 
 
 class Decoder:
@@ -73,23 +75,27 @@ class Decoder:
                 raise FrameError("frame length {} is out of range".format(length))
             if len(self._buffer) < 4 + length:
                 break
-            frames.append(_decode(bytes(memoryview(self._buffer)[4 : 4 + length])))
+            with memoryview(self._buffer) as whole, whole[4 : 4 + length] as data:
+                frames.append(_decode(data))
             del self._buffer[: 4 + length]
         return frames
 
 
-def _decode(data: bytes) -> Frame:
-    inner, (crc,) = memoryview(data)[:-4], _LENGTH.unpack(data[-4:])
-    if zlib.crc32(inner) != crc:
-        raise FrameError("checksum mismatch")
-    kind, stream, head_length = _FIXED.unpack_from(inner)
+def _decode(data: memoryview) -> Frame:
+    """The frame in `data`, of which nothing is kept: it is copied once."""
+    end = len(data) - 4
+    (crc,) = _LENGTH.unpack_from(data, end)
+    with data[:end] as inner:
+        if zlib.crc32(inner) != crc:
+            raise FrameError("checksum mismatch")
+    kind, stream, head_length = _FIXED.unpack_from(data)
     body_at = _FIXED.size + head_length
-    if body_at > len(inner):
+    if body_at > end:
         raise FrameError("head is longer than its frame")
     try:
-        head = json.loads(bytes(inner[_FIXED.size : body_at]))
+        head = json.loads(bytes(data[_FIXED.size : body_at]))
     except (ValueError, RecursionError) as error:
         raise FrameError("head is not JSON: {}".format(error)) from error
     if not isinstance(head, dict):
         raise FrameError("head is not a JSON object")
-    return Frame(kind, stream, head, bytes(inner[body_at:]))
+    return Frame(kind, stream, head, bytes(data[body_at:end]))
