@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Container
 
 from pool.runner import durable
 
@@ -70,7 +70,7 @@ class Ledger:
                 with contextlib.suppress(OSError):  # on a full disk the newest server can still stop its jobs
                     self._save(self._jobs)
 
-    def reserve(self, job: str, pool: str, gpus: list[str], known: list[str], ttl_s: float) -> None:
+    def reserve(self, job: str, pool: str, gpus: list[str], known: Container[str], ttl_s: float) -> None:
         """Reserve all of `gpus` for `job` or none; the same job asking again renews its reservation."""
         unknown = [uuid for uuid in gpus if uuid not in known]
         if unknown:

@@ -48,6 +48,7 @@ class Service:
         self._boot = durable.boot_identity()
         self._folders = threading.Condition()
         self._locks: dict[str, threading.Lock] = {}
+        self._known_gpus: set[str] = set()
         self._ending = threading.Lock()
         self._launcher = launch.Launcher(state)
         self._supervisors: dict[str, subprocess.Popen[bytes] | Forked] = {}
@@ -98,7 +99,9 @@ class Service:
 
     def verb_facts(self, peer: Peer, _: dict[str, Any], __: bytes) -> dict[str, Any]:
         """The host's facts, read now."""
-        return {**probe.facts(self._state), "ssh_ip": peer.ssh_ip}
+        facts = probe.facts(self._state)
+        self._known_gpus = {gpu["uuid"] for gpu in facts["gpus"]}
+        return {**facts, "ssh_ip": peer.ssh_ip}
 
     # -- making a job ready -------------------------------------------------------------------------------------
 
@@ -106,8 +109,9 @@ class Service:
         """Reserve GPUs for a job; says whether its code is here and, if asked, names a free TCP port."""
         folder = JobFolder(self._state, head["job"])
         gpus = [str(uuid) for uuid in head["gpus"]]
-        known = [gpu["uuid"] for gpu in probe.nvidia_gpus()[0]] if gpus else []
-        self._ledger.reserve(folder.job, peer.pool, gpus, known, float(head["ttl_s"]))
+        if not self._known_gpus.issuperset(gpus):  # nvidia-smi takes a second: asked only when it may tell more
+            self._known_gpus = {gpu["uuid"] for gpu in probe.nvidia_gpus()[0]}
+        self._ledger.reserve(folder.job, peer.pool, gpus, self._known_gpus, float(head["ttl_s"]))
         code = head.get("code")
         return {
             "has_code": self._archives.has(code) if code else False,
