@@ -88,7 +88,9 @@ class Runs:
         with writing(self._engine) as connection:
             _move(connection, job_id, to, changes)
             if then is not None:
-                of_job = select(runs).where(runs.c.id == select(jobs.c.run_id).where(jobs.c.id == job_id))
+                of_job = select(runs).where(
+                    runs.c.id == select(jobs.c.run_id).where(jobs.c.id == job_id).scalar_subquery()
+                )
                 for again in then(_select(connection, of_job)[0]):
                     connection.execute(insert(jobs).values(_job_row(again)))
 
