@@ -6,11 +6,13 @@ and sees none twice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pool.errors import NotFoundError, PoolError, RunnerError, UnreachableError
 from pool.run import Run
@@ -18,13 +20,15 @@ from pool.runner.frames import MAX_BODY
 from pool.states import FINISHED, JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pool.lifecycle.context import Context
     from pool.run import Job
 
 #: One reply of the host waits this long for a byte.
 _WAIT_S = 20.0
+#: Pieces of a long log that are asked for while another is on its way.
+_AHEAD = 2
 _QUIET_S = 5.0
 
 
@@ -167,23 +171,17 @@ class _Reader:
         """Give what is there, or wait for some; True at the end."""
         seen = self._ctx.bell.count
         job = self._ctx.store.runs.job(f"{self._run_id}-{self.rank}-{self._attempt}")
-        kept = kept_log(self._ctx, job)
+        kept = kept_log(self._ctx, job, self._offset)
         if kept is not None:
-            return self._give(kept[self._offset : self._offset + MAX_BODY], len(kept), True)
+            self._give(kept[0])
+            return self._is_through(kept[1], ended=True)
         if job.status in (JobStatus.SUBMITTED, JobStatus.PLACED, JobStatus.STARTING) or job.host_id is None:
             if not self._live or job.status in FINISHED:
                 return self._is_last()
             self._ctx.bell.wait(seen, _QUIET_S)
             return False
         try:
-            head, data = self._ctx.keeper.request(
-                job.host_id,
-                "read_log",
-                job=job.id,
-                offset=self._offset,
-                wait_s=_WAIT_S if self._live else 0,
-                timeout=_WAIT_S + 15,
-            )
+            size, ended = self._pull(job)
         except RunnerError as error:
             if job.status in FINISHED and error.details.get("cause") == "no_such_job":
                 if job.started_at is not None:
@@ -199,12 +197,37 @@ class _Reader:
             self._ctx.bell.wait(seen, 30.0)
             return False
         self._silent = False
-        return self._give(data, int(head["size"]), bool(head["eof"]))
+        return self._is_through(size, ended)
 
-    def _give(self, data: bytes, size: int, ended: bool) -> bool:
+    def _pull(self, job: Job) -> tuple[int, bool]:
+        """Give what is on the host, a few pieces asked for at once; the log's size, and whether it has ended."""
+        asked = deque([self._ask(job, self._offset)])
+        try:
+            while True:
+                head, data = asked.popleft()(_WAIT_S + 15)
+                size, ahead = int(head["size"]), self._offset + MAX_BODY * (1 + len(asked))
+                whole = len(data) == MAX_BODY  # else what was asked for after it is not what comes next
+                while whole and len(asked) < _AHEAD and ahead < size and not self._gone.is_set():
+                    asked.append(self._ask(job, ahead))
+                    ahead += MAX_BODY
+                self._give(data)
+                if not asked or not whole:
+                    return size, bool(head["eof"])
+        finally:
+            for answer in asked:
+                with contextlib.suppress(PoolError):
+                    answer(1.0)
+
+    def _ask(self, job: Job, offset: int) -> Callable[[float], tuple[dict[str, Any], bytes]]:
+        wait_s = _WAIT_S if self._live else 0
+        return self._ctx.keeper.ask(str(job.host_id), "read_log", job=job.id, offset=offset, wait_s=wait_s)
+
+    def _give(self, data: bytes) -> None:
         if data:
             _hand(self._news, Output(self.rank, self._attempt, self._offset, data), self._gone)
             self._offset += len(data)
+
+    def _is_through(self, size: int, ended: bool) -> bool:
         return self._offset >= size and (not self._live or (ended and self._is_last()))
 
     def _is_last(self) -> bool:
@@ -223,10 +246,11 @@ class _Reader:
         _hand(self._news, Notice(self.rank, text), self._gone)
 
 
-def kept_log(ctx: Context, job: Job) -> bytes | None:
-    """The log of a job whose host was removed, kept by `remove`; None where the host still has it."""
+def kept_log(ctx: Context, job: Job, offset: int) -> tuple[bytes, int] | None:
+    """A piece of the log of a job whose host was removed, as kept by `remove`, and its size; None without one."""
     try:
         with open(os.path.join(ctx.folder, "logs", job.id), "rb") as file:
-            return file.read()
+            file.seek(offset)
+            return file.read(MAX_BODY), os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return None

@@ -72,15 +72,25 @@ class Keeper:
         self, host_id: str, verb: str, body: bytes = b"", *, timeout: float = 30.0, **head: Any
     ) -> tuple[dict[str, Any], bytes]:
         """`Link.request` to that host; waits for a link that is being opened. UnreachableError without one."""
+        return self.ask(host_id, verb, body, **head)(timeout)
+
+    def ask(
+        self, host_id: str, verb: str, body: bytes = b"", **head: Any
+    ) -> Callable[[float], tuple[dict[str, Any], bytes]]:
+        """`Link.ask` to that host, likewise."""
         kept = self._kept.get(host_id)
         if kept is None:
             raise UnreachableError("the host has no link", hint="pool ps")
-        link = kept.wait(_OPENING_S)
-        try:
-            return link.request(verb, body, timeout=timeout, **head)
-        except FencedError:
-            self._on_fenced()
-            raise
+        waited = kept.wait(_OPENING_S).ask(verb, body, **head)
+
+        def answer(timeout: float) -> tuple[dict[str, Any], bytes]:
+            try:
+                return waited(timeout)
+            except FencedError:
+                self._on_fenced()
+                raise
+
+        return answer
 
     def _run(self, kept: _Kept) -> None:
         pause = _RETRY_S[0]

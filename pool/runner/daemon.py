@@ -140,7 +140,7 @@ class Connection:
         decoder = Decoder()
         try:
             while True:
-                chunk = self._socket.recv(1 << 18)
+                chunk = self._socket.recv(1 << 16)
                 if not chunk:
                     return
                 for frame in decoder.feed(chunk):

@@ -82,6 +82,10 @@ class Link:
         RunnerError when it refuses (`details["cause"]` says why); UnreachableError when the link is lost or it does not
         answer in time: then it is not known whether it was done, and only asking again tells.
         """
+        return self.ask(verb, body, **head)(timeout)
+
+    def ask(self, verb: str, body: bytes = b"", **head: Any) -> Callable[[float], tuple[dict[str, Any], bytes]]:
+        """Ask without waiting; what is returned waits so many seconds for the answer, and is to be called once."""
         number = next(self._numbers)
         answers: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._waiting[number] = answers
@@ -89,10 +93,16 @@ class Link:
             if self._down.is_set():
                 raise self._lost()
             self._send(Frame(frames.REQUEST, number, {"verb": verb, **head}, body))
-            try:
-                answer = answers.get(timeout=timeout)
-            except queue.Empty:
-                raise UnreachableError(f"{self.target.name} did not answer {verb!r} within {timeout:.0f} s") from None
+        except BaseException:
+            del self._waiting[number]
+            raise
+        return lambda timeout: self._answer(number, verb, timeout)
+
+    def _answer(self, number: int, verb: str, timeout: float) -> tuple[dict[str, Any], bytes]:
+        try:
+            answer = self._waiting[number].get(timeout=timeout)
+        except queue.Empty:
+            raise UnreachableError(f"{self.target.name} did not answer {verb!r} within {timeout:.0f} s") from None
         finally:
             del self._waiting[number]
         if answer is None:
