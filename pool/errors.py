@@ -92,6 +92,12 @@ class RunError(PoolError):
     exit_code = 7
 
 
+class LabError(PoolError):
+    """This machine can have no such lab."""
+
+    exit_code = 8
+
+
 class HostError(PoolError):
     """The host cannot be used."""
 

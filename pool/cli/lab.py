@@ -7,6 +7,8 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pool.lab.loopback import LabHost
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -17,9 +19,14 @@ examples:
   pool lab up --hosts 4 --gpus 8   add hosts until there are four; the new ones have eight cards
   pool lab status --json           what is up, for a program
   pool lab down                    end them and everything that runs on them
+  pool lab up --system             two whole machines: systemd, sudo, apt, addresses of their own
 
 The hosts are real OpenSSH daemons that only this machine can reach, each with its own home folder
 and keys. Their cards are made up: nvidia-smi tells of them, nothing can compute on them.
+
+With --system each host is a container that systemd boots in, with a user that may sudo, and room for a
+Docker engine of its own. That needs root; docker.io and mmdebstrap are installed with apt-get where they
+are missing, and the image of the hosts is made once (half a minute) and kept in ~/.cache/pool/lab.
 """
 
 
@@ -35,9 +42,11 @@ def register(subparsers: Subparsers) -> None:
     up.add_argument("--hosts", type=int, default=2, metavar="N", help="how many there shall be (default: 2)")
     up.add_argument("--gpus", type=int, default=2, metavar="N", help="cards of each new host (default: 2)")
     up.add_argument("--gpu", default="H100", metavar="MODEL", help="model of the cards (default: H100)")
+    up.add_argument("--system", action="store_true", help="whole machines, in containers (as root)")
     up.add_argument("--json", action="store_true", help="print the hosts as JSON")
     up.set_defaults(run=_up)
     down = verbs.add_parser("down", help="end the hosts and everything that runs on them")
+    down.add_argument("--purge", action="store_true", help="remove the kept image of --system hosts, too")
     down.set_defaults(run=_down)
     status = verbs.add_parser("status", help="show the hosts")
     status.add_argument("--json", action="store_true", help="print the hosts as JSON")
@@ -47,9 +56,17 @@ def register(subparsers: Subparsers) -> None:
 def _up(args: argparse.Namespace) -> int:
     from pool.lab import loopback
 
-    found = loopback.up(args.hosts, gpus=args.gpus, gpu_model=args.gpu)
+    if args.system:
+        from pool.lab.system import SystemLab
+
+        system = SystemLab(tell=_tell)
+        found = system.up(args.hosts, gpus=args.gpus, gpu_model=args.gpu)
+        told = system.to_json(found)
+    else:
+        found = loopback.up(args.hosts, gpus=args.gpus, gpu_model=args.gpu)
+        told = loopback.to_json(found)
     if args.json:
-        return _print_json(found)
+        return _print_json(told)
     for host in found:
         sys.stdout.write(f"{host.name} is up at {host.address}:{host.port}\n")
     sys.stdout.write("\nadd them to your pool:\n")
@@ -58,40 +75,51 @@ def _up(args: argparse.Namespace) -> int:
     return 0
 
 
-def _down(_: argparse.Namespace) -> int:
+def _down(args: argparse.Namespace) -> int:
     from pool.lab import loopback
+    from pool.lab.system import SystemLab
 
-    count = loopback.down()
+    count = SystemLab().down() + loopback.down()
     sys.stdout.write(f"the lab is down: {count} hosts\n" if count else "no lab is up\n")
+    if args.purge:
+        from pool.lab import engine, image
+
+        image.drop(engine.find())
     return 0
 
 
 def _status(args: argparse.Namespace) -> int:
     from pool.lab import loopback
+    from pool.lab.system import SystemLab
 
-    found = loopback.hosts()
+    system = SystemLab()
+    simple, whole = loopback.hosts(), system.hosts()
     if args.json:
-        return _print_json(found)
-    if not found:
+        return _print_json(loopback.to_json(simple) + system.to_json(whole))
+    if not simple and not whole:
         sys.stdout.write("no lab is up\ntry: pool lab up\n")
-    for host in found:
-        state = f"up (sshd {host.pid})" if host.pid else "down (try: pool lab up)"
-        sys.stdout.write(f"{host.name}  {host.address}:{host.port}  {state}\n")
+    for found, program, again in ((simple, "sshd", "pool lab up"), (whole, "systemd", "pool lab up --system")):
+        for host in found:
+            state = f"up ({program} {host.pid})" if host.pid else f"down (try: {again})"
+            sys.stdout.write(f"{host.name}  {host.address}:{host.port}  {state}\n")
     return 0
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _add_ssh(host: LabHost) -> str:
     """The command line that adds this host."""
     import shlex
 
-    words = ["pool", "add-ssh", f"{host.user}@{host.address}", "-p", str(host.port), "-i", host.key]
+    port = [] if host.port == 22 else ["-p", str(host.port)]
+    words = ["pool", "add-ssh", f"{host.user}@{host.address}", *port, "-i", host.key]
     return shlex.join([*words, "--name", host.name, "--fingerprint", host.fingerprint])
 
 
-def _print_json(found: list[LabHost]) -> int:
+def _print_json(found: list[dict[str, Any]]) -> int:
     import json
 
-    from pool.lab import loopback
-
-    sys.stdout.write(json.dumps(loopback.to_json(found), indent=2) + "\n")
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 0

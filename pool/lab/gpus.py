@@ -37,11 +37,12 @@ def check(count: int, model: str) -> None:
         raise InputError(f"a lab host has 0 to 16 GPUs, not {count}")
 
 
-def write(folder: str, count: int, model: str, *, fault: str | None = None) -> None:
+def write(folder: str, count: int, model: str, *, fault: str | None = None, seen_as: str | None = None) -> None:
     """Give the host in `folder` that many cards of that model; cards it already had keep their UUIDs.
 
     `fault` makes them sick: see `pool.lab.nvidia_smi`. With no card, the host has no `nvidia-smi` either, unless this
-    machine has a real one: then a stand-in that finds no device hides it.
+    machine has a real one: then a stand-in that finds no device hides it. `seen_as` is where a host that is not this
+    machine has the folder.
     """
     check(count, model)
     path = os.path.join(folder, "gpus.json")
@@ -55,10 +56,11 @@ def write(folder: str, count: int, model: str, *, fault: str | None = None) -> N
     }
     with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump(cards, file, indent=2)
+        os.fchmod(file.fileno(), 0o644)  # whoever may log in there may look
     os.replace(path + ".new", path)
     program = os.path.join(folder, "bin", "nvidia-smi")
-    if count or shutil.which("nvidia-smi"):
-        _write_program(program, path, os.path.join(folder, "nvidia_smi.py"))
+    if count or (seen_as is None and shutil.which("nvidia-smi")):
+        _write_program(program, folder, seen_as or folder)
     elif os.path.exists(program):
         os.unlink(program)
 
@@ -73,9 +75,10 @@ def read(folder: str) -> dict[str, Any]:
         return {"driver": DRIVER, "fault": None, "gpus": []}
 
 
-def _write_program(program: str, cards: str, source: str) -> None:
+def _write_program(program: str, folder: str, seen_as: str) -> None:
     os.makedirs(os.path.dirname(program), exist_ok=True)
-    shutil.copyfile(nvidia_smi.__file__, source)
+    shutil.copyfile(nvidia_smi.__file__, os.path.join(folder, "nvidia_smi.py"))
+    source, cards = (shlex.quote(os.path.join(seen_as, name)) for name in ("nvidia_smi.py", "gpus.json"))
     with open(program, "w", encoding="utf-8") as file:
-        file.write(f'#!/bin/sh\nexec python3 -I -S {shlex.quote(source)} {shlex.quote(cards)} "$@"\n')
+        file.write(f'#!/bin/sh\nexec python3 -I -S {source} {cards} "$@"\n')
     os.chmod(program, 0o755)  # noqa: S103 -- a program that anyone may run
