@@ -8,6 +8,7 @@
       ServerError                 5   the pool server cannot be started or reached
       BlockedError                6   no host fits the request
       RunError                    7   the run ended without an exit code of its own
+      LabError                    8   this machine can have no such lab
       HostError                  10   a host could not be used; `host` and `step` say which and where
         UnreachableError         11   no TCP connection, no SSH banner, no name
         AuthenticationError      12   the host refused the key
