@@ -1,7 +1,8 @@
 """Which processes belong to a lab, and their end: by pid and start time, never by name alone.
 
-A process belongs to the lab in `root` when its environment carries `POOL_LAB=<root>` (sshd gives it to every session),
-or when it is an sshd that holds a file under `root` open (sshd overwrites its own environment with its title).
+A process belongs to the lab in `root` when its environment carries `POOL_LAB=<root>` (sshd gives it to every session)
+or a HOME in there, or when it is an sshd that holds a file under `root` open (sshd overwrites its own environment with
+its title).
 """
 
 from __future__ import annotations
@@ -67,9 +68,12 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def _carries_marker(pid: str, root: str) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{MARKER}={root}".encode() in file.read().split(b"\0")
+            entries = file.read().split(b"\0")
     except OSError:
         return False
+    # A job's environment is its runner's to make: it has the home of its host, not what sshd gave the session.
+    home = f"HOME={root}{os.sep}".encode()
+    return f"{MARKER}={root}".encode() in entries or any(entry.startswith(home) for entry in entries)
 
 
 def _is_sshd_in(pid: str, root: str) -> bool:
