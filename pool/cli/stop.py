@@ -47,9 +47,10 @@ def _run(args: argparse.Namespace) -> int:
         for run in live:
             client.post(f"/runs/{run['id']}/stop", {"abort": args.abort})
     for run in live:
-        if not args.no_wait:
-            ended = _wait(client, run)
-            render.note(f"{ended['name']} {ended['status']}")
+        if args.no_wait:
+            render.note(f"{run['name']} is being stopped")
+        else:
+            render.note(f"{run['name']} {_wait(client, run)['status']}")
     return 0
 
 
