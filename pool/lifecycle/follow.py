@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,13 @@ def follow(
     news: _News = queue.Queue(maxsize=16)
     gone = threading.Event()
     begin = {job.rank: (job.attempt, 0) for job in run.jobs} | dict(places or {})
-    readers = [_Reader(ctx, run.id, rank, begin[rank], live, news, gone) for rank in wanted]
+    standing = _Standing(ctx, run.id)
+    readers = [_Reader(ctx, standing, rank, begin[rank], live, news, gone) for rank in wanted]
     try:
         for reader in readers:
             threading.Thread(target=reader.read, name=f"follow {run.name} {reader.rank}", daemon=True).start()
         if live:
-            states = threading.Thread(target=_watch_states, args=(ctx, run.id, news, gone), daemon=True)
+            states = threading.Thread(target=_watch_states, args=(ctx, standing, news, gone), daemon=True)
             states.start()
         yield from _merge(news, set(wanted), live)
     finally:
@@ -115,10 +117,30 @@ def _merge(news: _News, reading: set[int], live: bool) -> Iterator[Output | Noti
             yield item
 
 
-def _watch_states(ctx: Context, run_id: str, news: _News, gone: threading.Event) -> None:
+class _Standing:
+    """The run that is followed, as it stands: read once a change, however many ranks ask at that moment."""
+
+    def __init__(self, ctx: Context, run_id: str) -> None:
+        self.run_id = run_id
+        self._ctx = ctx
+        self._reading = threading.Lock()
+        self._run: Run | None = None
+        self._count, self._at = -1, 0.0
+
+    def now(self) -> Run:
+        """The run; never older than the last ring of the bell, nor than a second."""
+        with self._reading:
+            count, at = self._ctx.bell.count, time.monotonic()
+            if self._run is None or count != self._count or at > self._at + 1.0:
+                self._run = self._ctx.store.runs.get(self.run_id)
+                self._count, self._at = count, at
+            return self._run
+
+
+def _watch_states(ctx: Context, standing: _Standing, news: _News, gone: threading.Event) -> None:
     """Hand over the run whenever the bell rings, until it has ended."""
     while not gone.is_set():
-        seen, current = ctx.bell.count, ctx.store.runs.get(run_id)
+        seen, current = ctx.bell.count, standing.now()
         _hand(news, current, gone)
         if current.finished:
             return
@@ -145,7 +167,7 @@ class _Reader:
     def __init__(
         self,
         ctx: Context,
-        run_id: str,
+        standing: _Standing,
         rank: int,
         place: tuple[int, int],
         live: bool,
@@ -154,7 +176,7 @@ class _Reader:
     ) -> None:
         self.rank = rank
         self._attempt, self._offset = place
-        self._ctx, self._run_id, self._live = ctx, run_id, live
+        self._ctx, self._standing, self._live = ctx, standing, live
         self._news, self._gone = news, gone
         self._silent = False
 
@@ -170,7 +192,7 @@ class _Reader:
     def _step(self) -> bool:
         """Give what is there, or wait for some; True at the end."""
         seen = self._ctx.bell.count
-        job = self._ctx.store.runs.job(f"{self._run_id}-{self.rank}-{self._attempt}")
+        job = self._job()
         kept = kept_log(self._ctx, job, self._offset)
         if kept is not None:
             self._give(kept[0])
@@ -198,6 +220,12 @@ class _Reader:
             return False
         self._silent = False
         return self._is_through(size, ended)
+
+    def _job(self) -> Job:
+        newest = self._standing.now().jobs[self.rank]
+        if newest.attempt == self._attempt:
+            return newest
+        return self._ctx.store.runs.job(f"{self._standing.run_id}-{self.rank}-{self._attempt}")
 
     def _pull(self, job: Job) -> tuple[int, bool]:
         """Give what is on the host, a few pieces asked for at once; the log's size, and whether it has ended."""
@@ -232,7 +260,7 @@ class _Reader:
 
     def _is_last(self) -> bool:
         """True when no later attempt can come; else wait for it, or go on with its log."""
-        seen, run = self._ctx.bell.count, self._ctx.store.runs.get(self._run_id)
+        seen, run = self._ctx.bell.count, self._standing.now()
         newest = run.jobs[self.rank].attempt
         if newest == self._attempt:
             if run.finished or not self._live:

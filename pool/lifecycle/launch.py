@@ -24,6 +24,7 @@ from pool.runner.frames import MAX_BODY
 from pool.states import JobStatus
 
 if TYPE_CHECKING:
+    from pool.host import Host
     from pool.lifecycle.context import Context
     from pool.run import Job, Run, TaskSpec
 
@@ -59,9 +60,10 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
     ranks = [_Rank(job) for job in placed]
     try:
         spec = ctx.store.secrets.read(run.id)
+        hosts = [ctx.store.hosts.get(str(job.host_id)) for job in run.jobs]
         _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
         _each(ctx, ranks, lambda rank: _send_code(ctx, run, rank))
-        _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, rank, ranks[0].port))
+        _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, hosts, rank, ranks[0].port))
         _check_not_stopped(ctx, run)
     except FencedError:
         raise  # a newer server decides now
@@ -139,8 +141,7 @@ def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
     ctx.keeper.request(host, "code_finish", sha256=run.code, timeout=120.0)
 
 
-def _prepare(ctx: Context, run: Run, spec: TaskSpec, rank: _Rank, master_port: int) -> None:
-    hosts = [ctx.store.hosts.get(str(job.host_id)) for job in run.jobs]
+def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _Rank, master_port: int) -> None:
     task = {
         "script": spec.script or shlex.join(spec.entrypoint or ()),
         "shell": spec.shell,

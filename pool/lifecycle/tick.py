@@ -71,7 +71,8 @@ class Loop:
             idle = [run for run in live if run.id not in self._busy]
         place(self._ctx, [run for run in idle if not stop.why_to_stop(run)])
         for run in idle:
-            current = self._ctx.store.runs.get(run.id)
+            waited = any(job.status == JobStatus.SUBMITTED for job in run.jobs)
+            current = self._ctx.store.runs.get(run.id) if waited else run  # it may just have been placed
             if _needs_act(current):
                 with self._lock:
                     self._busy[run.id] = float("inf")

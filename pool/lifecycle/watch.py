@@ -81,15 +81,16 @@ def observe(ctx: Context, job_id: str, status: dict[str, Any]) -> None:
         return
     if status["state"] == "running" and job.status == JobStatus.STARTING:
         _move(ctx, job, JobStatus.RUNNING, started_at=status["started_at"])
+        ctx.bell.ring()
     if status["state"] == "exited":
         _ended(ctx, job, status)
-    ctx.bell.ring()
 
 
 def ask_to_stop(ctx: Context, job: Job, *, abort: bool, grace_s: float = 30.0) -> None:
     """Ask the host to end a started job; a host that is silent is asked again once its link is up."""
     if job.status != JobStatus.STOPPING:
         _move(ctx, job, JobStatus.STOPPING)
+        ctx.bell.ring()
     try:
         status, _ = ctx.keeper.request(str(job.host_id), "stop", job=job.id, abort=abort, grace_s=grace_s)
     except UnreachableError:

@@ -37,13 +37,14 @@ def of_job(job_id: str, leader: dict[str, Any] | None = None) -> list[int]:
     """
     mark = "{}={}".format(MARK, job_id).encode()
     session = _session(leader)
+    since = int(leader["start"] or 0) if leader else 0  # what is older than the job's first process is not of it
     parents, found = {}, set()
     for pid in _pids():
         fields = _stat(pid)
         if fields is None or fields[0] in "ZX":
             continue
         parents[pid] = int(fields[1])
-        if (session and int(fields[3]) == session) or _marked(pid, mark):
+        if (session and int(fields[3]) == session) or (int(fields[19]) >= since and mark in _environ(pid)):
             found.add(pid)
     grew = True
     while grew:
@@ -103,20 +104,22 @@ def _pids() -> list[int]:
 
 def _stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from `state` on (index 0); the name before them may hold anything."""
-    try:
-        with open("/proc/{}/stat".format(pid), errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def _marked(pid: int, mark: bytes) -> bool:
-    return mark in _environ(pid)
+    return _read("/proc/{}/stat".format(pid)).rpartition(b")")[2].decode().split() or None
 
 
 def _environ(pid: int) -> list[bytes]:
+    return _read("/proc/{}/environ".format(pid)).split(b"\0")
+
+
+def _read(path: str) -> bytes:
+    """A file of /proc; nothing when the process has gone. There are many of them: half the time of `open`."""
     try:
-        with open("/proc/{}/environ".format(pid), "rb") as file:
-            return file.read().split(b"\0")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return []
+        return b""
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 16), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

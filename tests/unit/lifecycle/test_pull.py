@@ -59,7 +59,7 @@ def _bytes(offset: int, length: int) -> bytes:
 def _reader(host: Host) -> tuple[follow._Reader, Callable[[], bytes]]:
     news: Any = queue.Queue()
     ctx = cast(Context, SimpleNamespace(keeper=host))
-    reader = follow._Reader(ctx, "r", 0, (1, 0), False, news, threading.Event())
+    reader = follow._Reader(ctx, follow._Standing(ctx, "r"), 0, (1, 0), False, news, threading.Event())
 
     def given() -> bytes:
         pieces = []
