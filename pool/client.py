@@ -20,7 +20,7 @@ from pool.errors import ServerError, from_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 #: How long a server that was just started may take until it answers.
@@ -94,12 +94,33 @@ class Client:
 
 def start() -> None:
     """Start the server, unless it runs; returns when it answers. ServerError when it does not come up."""
+    log_path = config.path("server.log")
+    server = _spawn(log_path)
+    deadline = time.monotonic() + _START_S
+    while True:
+        link = _dial()
+        if link is not None:
+            link.close()
+            return
+        ended = server.poll()
+        if ended == 0 and not _is_locked():  # another was there, and has gone before it answered
+            server = _spawn(log_path)
+        elif ended:
+            killed = ended < 0
+            said = f"it was killed by signal {-ended}" if killed else _last_line(log_path)
+            raise ServerError(f"the server ended at its start: {said}", hint=f"tail {log_path}", cut_off=killed)
+        if time.monotonic() > deadline:
+            raise ServerError(f"the server did not answer within {_START_S:.0f} s", hint=f"tail {log_path}")
+        time.sleep(0.01)
+
+
+def _spawn(log_path: str) -> Any:
+    """A server of its own session; it ends with 0 at once where another has the state folder."""
     import subprocess
     import sys
 
-    log_path = config.path("server.log")
     with open(log_path, "ab") as log:
-        server = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "pool.server.main"],  # -P: not the modules of the caller's folder
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -108,17 +129,6 @@ def start() -> None:
             cwd=config.state_dir(),  # the caller's folder may be unmounted or removed under it
             env=os.environ | {"POOL_STATE_DIR": config.state_dir()} | _absolute("PYTHONPATH"),
         )
-    deadline = time.monotonic() + _START_S
-    while True:
-        link = _dial()
-        if link is not None:
-            link.close()
-            return
-        if server.poll() not in (None, 0):
-            raise ServerError(f"the server ended at its start: {_last_line(log_path)}", hint=f"tail {log_path}")
-        if time.monotonic() > deadline:
-            raise ServerError(f"the server did not answer within {_START_S:.0f} s", hint=f"tail {log_path}")
-        time.sleep(0.01)
 
 
 def _absolute(name: str) -> dict[str, str]:
@@ -141,18 +151,37 @@ def _dial() -> socket.socket | None:
     return link
 
 
+def again(ask: Callable[[Client], Any]) -> Any:
+    """What `ask` returns, asked again when the server dies under it: for requests that may be repeated."""
+    client, lost_at = Client(), None
+    while True:
+        try:
+            return ask(client)
+        except ServerError as error:
+            if lost_at is None and not error.details.get("cut_off"):
+                raise
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > _START_S:
+                raise
+        time.sleep(0.1)
+        client = Client(start=died())
+
+
 def died() -> bool:
     """True when the server has ended without having been asked to: its pid file is left, and nobody holds its lock."""
+    return os.path.exists(config.path("server.pid")) and not _is_locked()
+
+
+def _is_locked() -> bool:
+    """True while a server has the state folder, also before it answers."""
     import fcntl
 
-    if not os.path.exists(config.path("server.pid")):
-        return False
     with open(config.path("server.lock"), "ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-    return True
+            return True
+    return False
 
 
 def _send(link: socket.socket, method: str, path: str, body: dict[str, Any] | None) -> None:

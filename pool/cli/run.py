@@ -79,15 +79,15 @@ def _short(word: str, with_value: set[str], alone: set[str]) -> bool:
 def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
     from pool.cli.plan import show_plan
-    from pool.client import Client
+    from pool.client import again
     from pool.errors import BlockedError, InputError
 
     if args.json and not args.dry_run:
         raise InputError("--json goes with --dry-run", hint="pool runs NAME --json")
-    client = Client()
     asked = _asked(args)
-    asked["env"] = {name: os.environ[name] for name in client.post("/needed", asked) if name in os.environ}
-    plan = client.post("/plan", asked)
+    needed = again(lambda client: client.post("/needed", asked))
+    asked["env"] = {name: os.environ[name] for name in needed if name in os.environ}
+    plan = again(lambda client: client.post("/plan", asked))
     if args.json:
         render.write_json(plan)
     elif not args.quiet or args.dry_run:
@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     render.confirm("Run it?" if plan["offers"] else "Run it once hosts are free?", yes=args.yes)
-    run = _submit(client, asked, quiet=args.quiet)
+    run = _submit(asked, quiet=args.quiet)
     if args.detach:
         sys.stdout.write(run["name"] + "\n")
         return 0
@@ -127,11 +127,12 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _submit(client: Any, asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+def _submit(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     """Send the folder unless the server has it, then the run. Its id is made here: sent twice it is one run."""
     from pool import config
     from pool.cli import render
     from pool.cli.pack import pack, repo_id
+    from pool.client import again
 
     path = config.path(f"upload.{os.getpid()}")  # importing tempfile takes longer than all that this does
     with open(path, "w+b") as archive:
@@ -139,11 +140,19 @@ def _submit(client: Any, asked: dict[str, Any], *, quiet: bool) -> dict[str, Any
         sha256, size, left_out = pack(asked["folder"], archive)
         for line in left_out:
             render.note(f"pool: left out {line}")
-        if not client.get(f"/code/{sha256}")["has"]:
-            if size > 64 << 20 and not quiet:
-                render.note(f"pool: sending {size >> 20} MiB")
-            archive.seek(0)
-            client.put(f"/code/{sha256}", iter(lambda: archive.read(1 << 20), b""), size)
+        again(lambda client: _send(client, archive, sha256, size, quiet))
     body = asked | {"id": os.urandom(8).hex(), "code": sha256, "repo_id": repo_id(asked["folder"])}
-    run: dict[str, Any] = client.post("/runs", body)
+    run: dict[str, Any] = again(lambda client: client.post("/runs", body))
     return run
+
+
+def _send(client: Any, archive: Any, sha256: str, size: int, quiet: bool) -> None:
+    """Send the folder's archive, unless the server has it."""
+    from pool.cli import render
+
+    if client.get(f"/code/{sha256}")["has"]:
+        return
+    if size > 64 << 20 and not quiet:
+        render.note(f"pool: sending {size >> 20} MiB")
+    archive.seek(0)
+    client.put(f"/code/{sha256}", iter(lambda: archive.read(1 << 20), b""), size)
