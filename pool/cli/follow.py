@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: After this long without a server a reader gives up, and before that says that it waits.
 _RECONNECT_S = 60.0
 _PATIENCE_S = 2.0
+_HOSTS_NAMED = 8
 
 
 class Follower:
@@ -27,6 +28,7 @@ class Follower:
 
     def __init__(self, run: dict[str, Any], *, ranks: list[int] | None = None, live: bool = True, quiet: bool = False):
         self.run = run
+        self.incomplete = False  #: something of the log of now could not be had
         self._ranks = ranks or [job["rank"] for job in run["jobs"]]
         self._live, self._quiet = live, quiet
         self._places: dict[int, str] = {}  # rank -> `attempt:offset` of the next byte
@@ -74,49 +76,74 @@ class Follower:
             self.run = head["run"]
             self._tell()
         elif "notice" in head:
+            self.incomplete = not self._live
             render.note(f"pool: rank {head['rank']}: {head['notice']}")
         else:
             rank = head["rank"]
             self._places[rank] = f"{head['attempt']}:{head['offset'] + len(body)}"
             self._show(rank, self._sanitisers[rank].feed(body) if rank in self._sanitisers else body)
+            if self._live:
+                self._tell()
 
     def _show(self, rank: int, data: bytes) -> None:
         if rank in self._prefixers:
             data = self._prefixers[rank].feed(data)
         if data:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            render.write_bytes(data)
 
     def _finish(self) -> None:
         for rank, sanitiser in self._sanitisers.items():
             self._show(rank, sanitiser.finish())
         for prefixer in self._prefixers.values():
-            sys.stdout.buffer.write(prefixer.finish())
-        sys.stdout.buffer.flush()
+            render.write_bytes(prefixer.finish())
         if self._live:
-            self._tell()
+            self._tell(last=True)
 
-    def _tell(self) -> None:
-        """Say what changed about each rank since the last time."""
+    def _tell(self, *, last: bool = False) -> None:
+        """Say what changed since the last time; of a rank that has ended, once all its output was shown."""
         if self._quiet:
             return
+        changed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for job in self.run["jobs"]:
             state = (job["shown"], job["reason"] if job["shown"] not in ("running", "done") else None)
-            if self._told.get(job["rank"]) != state:
+            if self._told.get(job["rank"]) != state and (last or self._is_shown(job)):
                 self._told[job["rank"]] = state
-                render.note(_told(self.run, job))
+                changed.setdefault((job["shown"], job["exit_code"], job["reason"]), []).append(job)
+        for jobs in changed.values():
+            render.note(_told(self.run, jobs))
+
+    def _is_shown(self, job: dict[str, Any]) -> bool:
+        if not job["log_bytes"] or job["rank"] not in self._ranks:
+            return True
+        attempt, _, offset = self._places.get(job["rank"], "0:0").partition(":")
+        return bool(int(attempt) == job["attempt"] and int(offset) >= job["log_bytes"])
 
 
-def _told(run: dict[str, Any], job: dict[str, Any]) -> str:
-    who = f"pool: {run['name']}" + (f" rank {job['rank']}" if run["nodes"] > 1 else "")
-    text = f"{who} {job['shown']}"
-    if job["host"]:
-        text += f" on {job['host']}"
-    if job["exit_code"]:
-        text += f", exit code {job['exit_code']}"
-    if job["reason"]:
-        text += f": {job['reason']}"
+def _told(run: dict[str, Any], jobs: list[dict[str, Any]]) -> str:
+    """One line for all ranks of which the same is to be said."""
+    text = f"pool: {run['name']}"
+    if run["nodes"] > 1:
+        text += f" rank{'s' if len(jobs) > 1 else ''} {_ranges([job['rank'] for job in jobs])}"
+    text += f" {jobs[0]['shown']}"
+    hosts = list(dict.fromkeys(job["host"] for job in jobs if job["host"]))
+    if hosts:
+        text += f" on {', '.join(hosts) if len(hosts) <= _HOSTS_NAMED else f'{len(hosts)} hosts'}"
+    if jobs[0]["exit_code"]:
+        text += f", exit code {jobs[0]['exit_code']}"
+    if jobs[0]["reason"]:
+        text += f": {jobs[0]['reason']}"
     return text
+
+
+def _ranges(ranks: list[int]) -> str:
+    """`0-3, 7`, of ranks in order."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def follow_to_end(follower: Follower) -> int:

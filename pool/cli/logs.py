@@ -37,11 +37,13 @@ def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
     from pool.cli.follow import Follower
     from pool.client import Client
+    from pool.errors import HostError
 
     run = Client().get(f"/runs/{quote(args.name, safe='')}")
     if args.json:
         keys = ("rank", "host", "status", "log_bytes", "log_sha256")
         render.write_json([{key: job[key] for key in keys} for job in run["jobs"]])
         return 0
-    Follower(run, ranks=args.rank, live=args.follow, quiet=True).follow()
-    return 0
+    follower = Follower(run, ranks=args.rank, live=args.follow, quiet=True)
+    follower.follow()
+    return HostError.exit_code if follower.incomplete else 0

@@ -63,8 +63,17 @@ def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def write_bytes(data: bytes) -> None:
+    """To stdout at once, all of it: with PYTHONUNBUFFERED a single write may take only a part."""
+    left = memoryview(data)
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.buffer.flush()
+
+
 def note(text: str) -> None:
-    """A line for the person, on stderr: stdout is for results."""
+    """A line for the person, on stderr: stdout is for results. What was written there before is shown before."""
+    sys.stdout.flush()
     sys.stderr.write(text + "\n")
 
 

@@ -44,6 +44,6 @@ def _run(args: argparse.Namespace) -> int:
             raise NotFoundError(f"there is no host {name}", hint="pool ps")
     render.confirm(f"Remove {', '.join(args.names)} and everything of pool on it?", yes=args.yes)
     for name in args.names:
-        show_steps(client.stream("POST", f"/hosts/{quote(name, safe='')}/remove", {"force": args.force}))
-        render.note(f"{name} is removed")
+        ended = show_steps(client.stream("POST", f"/hosts/{quote(name, safe='')}/remove", {"force": args.force}))
+        render.note(f"{name} is {'removed' if ended['undone'] else 'forgotten as it is: what is on it stays'}")
     return 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pool.errors import NotFoundError, PoolError, RunnerError, UnreachableError
 from pool.run import Run
 from pool.runner.frames import MAX_BODY
-from pool.states import FINISHED, JobStatus
+from pool.states import FINISHED, HostStatus, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -211,6 +211,9 @@ class _Reader:
                 return self._is_last()
             raise
         except UnreachableError as error:
+            if self._ctx.store.hosts.get(job.host_id).status == HostStatus.REMOVED:
+                self._say(f"{job.host_name} was removed, and the log with it")
+                return self._is_last()
             if not self._live:
                 raise
             if not self._silent:  # once an outage, not once an attempt

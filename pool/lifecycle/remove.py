@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _KILL_S = 10.0
 
 
-def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, force: bool) -> None:
-    """Take the host `name` out of the pool and everything of ours off it.
+def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, force: bool) -> bool:
+    """Take the host `name` out of the pool and everything of ours off it; False when it was only forgotten.
 
     ConflictError while a job is on it. A host that cannot be reached or undone stays listed (HostError), unless
     `force`: then it is forgotten as it is, its jobs with it.
@@ -50,6 +50,7 @@ def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, for
         raise ConflictError(f"{name} has {jobs} going on, of {', '.join(runs)}", hint=f"pool stop {' '.join(runs)}")
     if live:
         _kill(ctx, host, live)
+    undone = True
     try:
         _fetch_logs(ctx, host)
         _undo(ctx, host, on_step)
@@ -60,12 +61,14 @@ def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, for
                 error.message, hint=f"{error.hint or 'pool ps'}; to forget it as it is: pool rm {name} --force"
             ) from error
         on_step(StepEvent(name, "undo what adding did", "failed", 0.0, str(error)))
+        undone = False
     ctx.keeper.drop(host.id)
     for job in ctx.store.runs.on_host(host.id):
         ctx.store.runs.move(job.id, JobStatus.INTERRUPTED, reason=f"{name} was removed from the pool by force")
     ctx.store.hosts.move(host.id, HostStatus.REMOVED)
     host_keys.forget(known_hosts(ctx), host.address, host.port)
     ctx.bell.ring()
+    return undone
 
 
 def _take_back(ctx: Context, host: Host) -> None:

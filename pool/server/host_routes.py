@@ -68,8 +68,7 @@ def _add(ctx: Context, asked: Asked) -> Iterator[Frame]:
 
 def _remove(ctx: Context, asked: Asked) -> Iterator[Frame]:
     def act(on_step: Callable[[StepEvent], None]) -> dict[str, Any]:
-        remove(ctx, asked.path["name"], on_step, force=bool(asked.body.get("force")))
-        return {}
+        return {"undone": remove(ctx, asked.path["name"], on_step, force=bool(asked.body.get("force")))}
 
     return _steps(act)
 
