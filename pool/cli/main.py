@@ -107,8 +107,11 @@ def main(argv: list[str] | None = None) -> int:
             own, rest = import_module("pool.cli.run").split(words[1:])
             words = ["run", *own]
         if name is None:
+            _refuse_unknown(words)
             outline().parse_known_args(words)
-        args = parser([name] if name else list(COMMANDS)).parse_args(words)
+        args, unknown = parser([name] if name else list(COMMANDS)).parse_known_args(words)
+        if unknown:
+            Parser(prog=f"pool {name or ''}".strip()).error(f"unrecognized arguments: {' '.join(unknown)}")
         args.run_args = rest
         code: int = args.run(args)
         sys.stdout.flush()
@@ -122,6 +125,17 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except Exception as error:
         return _report(error)
+
+
+def _refuse_unknown(words: list[str]) -> None:
+    """InputError for a command that there is not, with the one that was most likely meant."""
+    if words and not words[0].startswith("-"):
+        from difflib import get_close_matches
+
+        from pool.errors import InputError
+
+        close = get_close_matches(words[0], COMMANDS, n=1)
+        raise InputError(f"there is no command {words[0]!a}", hint=f"pool {close[0]}" if close else "pool --help")
 
 
 def _report(error: Exception) -> int:

@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pool import config
-from pool.errors import FencedError
+from pool.errors import FencedError, NotFoundError
 from pool.lifecycle.assemble import assemble
 from pool.server.routes import routes
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 _log = logging.getLogger("pool.server")
 
@@ -84,7 +88,8 @@ def _serve(folder: str) -> int:
     def end() -> None:
         server.should_exit = True
 
-    app = Starlette(routes=routes(ctx, end), lifespan=life)
+    app = Starlette(routes=routes(ctx, end), lifespan=life, exception_handlers={404: _not_found})
+    app.router.redirect_slashes = False
     settings = uvicorn.Config(
         app, http=_PeerProtocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
     )
@@ -103,6 +108,10 @@ def _serve(folder: str) -> int:
     _log.info("ended")
     # Threads that wait on a silent host must not hold up the end: everything acknowledged is on disk.
     os._exit(FencedError.exit_code if fenced else 0)
+
+
+def _not_found(_: Request, __: Exception) -> Response:
+    return JSONResponse(NotFoundError(hint="pool runs, or pool ps").to_json(), status_code=404)
 
 
 if __name__ == "__main__":
