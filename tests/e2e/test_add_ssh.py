@@ -399,3 +399,20 @@ def test_ctrl_c_in_the_middle(cli: Cli, machine: Machine) -> None:
     while hosts(cli)[host.name]["status"] != "ready" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert hosts(cli)[host.name]["status"] == "ready"
+
+
+def test_again_while_a_job_runs(ready: Cli, lab: list[LabHost], tmp_path: Path) -> None:
+    """Adding a host that is in use changes nothing on it, and the job's output goes on without a gap."""
+    text = {"type": "task", "name": "in-use", "commands": ["for i in $(seq 100); do echo $i; sleep 0.1; done"]}
+    (tmp_path / "t.dstack.yml").write_text(json.dumps(text), encoding="utf-8")
+    running = ready.start("run", ".", "-f", "t.dstack.yml", "-y", "--instance", "gpu1", cwd=tmp_path)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "1\n"
+    again = ready(*add_ssh(lab[0], "--label", "rack=b2"))
+    assert again.rc == 0, again
+    assert "gpu1 is ready (changed=0)" in again.stderr
+    assert hosts(ready)["gpu1"]["labels"] == {"rack": "b2"}
+    assert running.stdout.read().split() == [str(number) for number in range(2, 101)]
+    assert running.wait(timeout=60) == 0
+    assert ready(*add_ssh(lab[0])).rc == 0
+    assert hosts(ready)["gpu1"]["labels"] == {}
