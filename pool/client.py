@@ -37,8 +37,8 @@ class Client:
         self._start = start
 
     def get(self, path: str) -> Any:
-        """GET as JSON."""
-        return self._json("GET", path, None)
+        """GET as JSON; asked again when the server dies under it."""
+        return again(lambda client: client._json("GET", path), self) if self._start else self._json("GET", path)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """POST a JSON object, answer as JSON."""
@@ -77,7 +77,7 @@ class Client:
                 if not rest:
                     raise _cut_off()
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         with self._connect() as link:
             _send(link, method, path, body)
             return _answer(link)
@@ -151,9 +151,9 @@ def _dial() -> socket.socket | None:
     return link
 
 
-def again(ask: Callable[[Client], Any]) -> Any:
+def again(ask: Callable[[Client], Any], client: Client | None = None) -> Any:
     """What `ask` returns, asked again when the server dies under it: for requests that may be repeated."""
-    client, lost_at = Client(), None
+    client, lost_at = client or Client(), None
     while True:
         try:
             return ask(client)

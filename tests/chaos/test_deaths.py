@@ -52,7 +52,7 @@ def test_a_run_outlives_everyone(world: World, pool: Pool, tmp_path: Path, round
         wanted = "".join(f"{number}\n" for number, _ in seen).encode()
         assert pool.log(name, rank) == wanted
         assert (job["log_bytes"], job["log_sha256"]) == (len(wanted), sha256(wanted))
-        assert followers[rank].wait(60) == 0
+        assert followers[rank].wait(60) == 0, followers[rank].communicate()
         assert Path(tmp_path / f"followed.{rank}").read_bytes() == wanted
         times = [int(at) / 1e9 for _, at in seen]
         assert max(after - before for before, after in itertools.pairwise(times)) < _GAP_S
