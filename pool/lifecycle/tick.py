@@ -28,6 +28,8 @@ _IDLE_S = 5.0
 #: A run whose launch was undone waits this long before it is placed again.
 _AGAIN_S = 2.0
 _REPEAT_S = 1.0
+#: Of two looks the second waits this long: a gang's start and end ring once a rank, and one look sees them all.
+_APART_S = 0.01
 
 
 class Loop:
@@ -52,7 +54,7 @@ class Loop:
     def _run(self) -> None:
         seen = -1
         while not self._ending.is_set():
-            count = self._ctx.bell.count
+            count, looked_at = self._ctx.bell.count, time.monotonic()
             try:
                 self._look()
             except Exception:
@@ -62,6 +64,7 @@ class Loop:
             with self._lock:
                 soon = min(self._busy.values(), default=float("inf")) - time.monotonic()
             self._ctx.bell.wait(seen, max(0.0, min(_IDLE_S, soon)))
+            self._ending.wait(looked_at + _APART_S - time.monotonic())
 
     def _look(self) -> None:
         live = self._ctx.store.runs.live()

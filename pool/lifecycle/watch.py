@@ -6,10 +6,11 @@ nothing depends on an event having arrived.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from pool.errors import ConflictError, HostError, RunnerError, UnreachableError
+from pool.errors import ConflictError, HostError, NotFoundError, RunnerError, UnreachableError
 from pool.host import facts_from_json
 from pool.lifecycle.retry import attempts_after
 from pool.states import FINISHED, HostStatus, JobStatus
@@ -74,10 +75,10 @@ def reconcile(ctx: Context, host: Host, link: Link) -> None:
     _undo_strays(ctx, host, link, there)
 
 
-def observe(ctx: Context, job_id: str, status: dict[str, Any]) -> None:
-    """Take a job's status as its host told it: `{"state", "started_at", "exit"}`."""
+def observe(ctx: Context, job_id: str, status: dict[str, Any], *, host_id: str | None = None) -> None:
+    """Take a job's status as its host told it: `{"state", "started_at", "exit"}`; of `host_id`'s own jobs only."""
     job = ctx.store.runs.job(job_id)
-    if job.status in FINISHED:
+    if job.status in FINISHED or host_id not in (None, job.host_id):
         return
     if status["state"] == "running" and job.status == JobStatus.STARTING:
         _move(ctx, job, JobStatus.RUNNING, started_at=status["started_at"])
@@ -125,9 +126,9 @@ def _take_ledger(ctx: Context, host: Host, held: dict[str, str]) -> None:
 
 
 def _observe_known(ctx: Context, host: Host, head: dict[str, Any]) -> None:
-    live = {job.id for job in ctx.store.runs.on_host(host.id)}
-    if head.get("job") in live and head.get("state") in ("running", "exited"):
-        observe(ctx, str(head["job"]), head)
+    if head.get("state") in ("running", "exited"):
+        with contextlib.suppress(NotFoundError):
+            observe(ctx, str(head.get("job")), head, host_id=host.id)
 
 
 def _ended(ctx: Context, job: Job, status: dict[str, Any]) -> None:
