@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ import pytest
 
 from pool.lab import loopback, processes
 from pool.lab.loopback import LabHost
+
+# A shell that runs the tests in the background ignores SIGINT, and so would everything they start; people's do not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Of the caller's environment, what would let a test see the person's own pool, keys or task variables.
