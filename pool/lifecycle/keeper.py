@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from pool.errors import FencedError, PoolError, UnreachableError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from pool.ssh.link import Link
 
 _log = logging.getLogger(__name__)
+
+#: A link that is up again within this time was not down for anyone: sshd or the runner was restarted.
+_BLIP_S = 3.0
 
 #: Waits between attempts double from the first to the second, with full jitter, so that a thousand hosts do not knock
 #: at once after a power cut. sshd's PerSourcePenalties counts failures: no faster than this.
@@ -107,30 +111,38 @@ class Keeper:
         try:
             link = self._open_link(kept.host, lambda head: self._on_event(kept.host, head), kept.link_went_down)
             kept.opened(link)
-            self._on_up(kept.host, link)  # settle with the host first, then let requests through
-            kept.settled()
+            with kept.telling:
+                self._on_up(kept.host, link)  # settle with the host first, then let requests through
+                kept.settled()
             settled = True
             kept.gone.wait()
-            reason = f"the link to {kept.host.name} is down"
+            kept.lost(f"the link to {kept.host.name} is down")
         except FencedError:
             kept.dropped.set()
             self._on_fenced()
         except Exception as error:
             if not isinstance(error, PoolError):
                 _log.exception("link to %s", kept.host.name)
-            reason = str(error)
-            kept.failed(error if isinstance(error, PoolError) else UnreachableError(reason))
+            kept.failed(error if isinstance(error, PoolError) else UnreachableError(repr(error)))
         if link is not None:
             link.close()
-        if not kept.dropped.is_set():
-            self._tell_down(kept.host, reason)
+        if settled and not kept.dropped.is_set():
+            timer = threading.Timer(_BLIP_S, self._tell_down, (kept,))
+            timer.daemon = True
+            timer.start()
+        elif kept.lost_for() > _BLIP_S:
+            self._tell_down(kept)
         return settled
 
-    def _tell_down(self, host: Host, reason: str) -> None:
-        try:
-            self._on_down(host, reason)
-        except Exception:  # the store's disk is full, say: the link is opened again all the same
-            _log.exception("link to %s", host.name)
+    def _tell_down(self, kept: _Kept) -> None:
+        """Say that the host is not reached, unless it is again."""
+        with kept.telling:
+            if kept.dropped.is_set() or (kept.link is not None and kept.link.up):
+                return
+            try:
+                self._on_down(kept.host, kept.reason)
+            except Exception:  # the store's disk is full, say: the link is opened again all the same
+                _log.exception("link to %s", kept.host.name)
 
 
 class _Kept:
@@ -141,6 +153,9 @@ class _Kept:
         self.link: Link | None = None
         self.gone = threading.Event()
         self.dropped = threading.Event()
+        self.telling = threading.Lock()  #: "up" and "down" are told one after the other
+        self.reason = ""
+        self._lost_at = float("-inf")
         self._usable = threading.Condition()
         self._ready = False
         self._error: PoolError | None = None
@@ -160,8 +175,14 @@ class _Kept:
 
     def failed(self, error: PoolError) -> None:
         with self._usable:
-            self._ready, self._error = False, error
+            self._ready, self._error, self.reason = False, error, str(error)
             self._usable.notify_all()
+
+    def lost(self, reason: str) -> None:
+        self._lost_at, self.reason = time.monotonic(), reason
+
+    def lost_for(self) -> float:
+        return time.monotonic() - self._lost_at
 
     def link_went_down(self) -> None:
         with self._usable:
