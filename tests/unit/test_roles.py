@@ -1,4 +1,4 @@
-"""The roles' promises: what can be set is documented and typed, and nothing is fetched from anywhere."""
+"""What every role promises to people who run it from their own playbooks, held by reading its files."""
 
 from __future__ import annotations
 
@@ -11,63 +11,114 @@ import yaml
 
 from tests.conftest import REPOSITORY
 
-ROLES = sorted(path for path in (REPOSITORY / "roles").iterdir() if path.is_dir())
+ROLES = REPOSITORY / "roles"
+NAMES = sorted(folder.name for folder in ROLES.iterdir() if (folder / "tasks").is_dir())
+#: What the other roles include; their variables are given by those.
+INNER = {"look", "journal"}
+URL = re.compile(r"(https?|ftp)://[^\s\"']+")
 
 
-def load(path: Path) -> Any:
-    """A YAML file."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+def read(path: Path) -> Any:
+    """A YAML file; nothing where there is none."""
+    return yaml.safe_load(path.read_text()) if path.exists() else None
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_every_variable_is_documented(role: Path) -> None:
-    """defaults, argument_specs and README name the same variables, each with the role's prefix."""
-    defaults = set(load(role / "defaults" / "main.yml"))
-    options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert defaults == set(options)
-    assert all(name.startswith(f"{role.name}_") for name in defaults)
-    readme = (role / "README.md").read_text(encoding="utf-8")
-    assert [name for name in defaults if f"| `{name}` |" not in readme] == []
-    assert all(option.get("description") and option.get("type") for option in options.values())
+def specs(role: str) -> dict[str, Any]:
+    """The options that a role says it takes."""
+    return dict(read(ROLES / role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"])
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_only_builtin_modules(role: Path) -> None:
-    """A site needs ansible-core and nothing else: every action is one of ansible.builtin, by its full name."""
-    words = {
-        "name",
-        "when",
-        "tags",
-        "register",
-        "loop",
-        "notify",
-        "listen",
-        "become",
-        "vars",
-        "until",
-        "retries",
-        "delay",
-    }
-    words |= {"changed_when", "failed_when", "check_mode", "delegate_to", "block", "rescue", "environment", "no_log"}
-    for path in [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")]:
-        for task in load(path):
-            actions = set(task) - words
-            assert len(actions) == 1, f"{path}: {actions}"
-            assert actions.pop().startswith("ansible.builtin."), path
+def tasks(role: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Every task and handler of a role with its file, those in blocks included."""
+    found: list[tuple[Path, dict[str, Any]]] = []
+
+    def walk(path: Path, many: list[dict[str, Any]]) -> None:
+        for task in many:
+            found.append((path, task))
+            for part in ("block", "rescue", "always"):
+                walk(path, task.get(part) or [])
+
+    for path in sorted([*(ROLES / role).glob("tasks/*.yml"), *(ROLES / role).glob("handlers/*.yml")]):
+        walk(path, read(path) or [])
+    return found
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_every_task_has_a_name(role: Path) -> None:
-    """A step that fails is told by its name, so each has one, and no two of a file share it."""
-    for path in role.glob("tasks/*.yml"):
-        names = [task.get("name") for task in load(path)]
-        assert all(names), path
-        assert len(names) == len(set(names)), path
+@pytest.mark.parametrize("role", NAMES)
+def test_defaults_are_the_options_that_are_documented(role: str) -> None:
+    """Each default is an option, of the role's prefix, with a type and a word on it; both say the same value."""
+    defaults, options = read(ROLES / role / "defaults/main.yml"), specs(role)
+    assert sorted(defaults) == sorted(options)
+    for name, option in options.items():
+        assert name.startswith(f"{role}_")
+        assert option["description"] and option["type"]
+        if "default" in option:
+            assert option["default"] == defaults[name], name
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_no_address_is_written_in_a_task(role: Path) -> None:
-    """A mirror or a site without internet can set every URL: none stands outside the defaults."""
-    for path in role.rglob("*"):
-        if path.is_file() and "defaults" not in path.parts and path.name != "README.md":
-            assert not re.search(r"https?://", path.read_text(encoding="utf-8")), path
+@pytest.mark.parametrize("role", NAMES)
+def test_readme_names_every_variable(role: str) -> None:
+    """What can be set is in README."""
+    text = (ROLES / role / "README.md").read_text()
+    assert [name for name in specs(role) if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_url_can_be_changed(role: str) -> None:
+    """No task, template, handler or inner variable has a URL in it: they are defaults, for mirrors and closed sites."""
+    files = [
+        path
+        for part in ("tasks", "handlers", "templates", "vars", "files")
+        for path in (ROLES / role).glob(f"{part}/*")
+    ]
+    found = {path.name: match.group() for path in files if (match := URL.search(path.read_text()))}
+    assert found == {}
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_no_key_and_no_version_is_written_into_a_task(role: str) -> None:
+    """What is installed, and by which key it is trusted, is said by variables."""
+    for path, task in tasks(role):
+        for module in ("ansible.builtin.apt", "ansible.builtin.dnf"):
+            name = str((task.get(module) or {}).get("name", "{{"))
+            assert name.startswith("{{"), f"{path}: {task['name']}: {name}"
+        fetched = task.get("ansible.builtin.get_url") or {}
+        assert str(fetched.get("url", "{{")).startswith("{{"), f"{path}: {task['name']}"
+        assert str(fetched.get("validate_certs", True)).lower() in ("true", "yes")
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_no_task_name_twice(role: str) -> None:
+    """A name in a log says which task it was, within its file."""
+    names = [(path.name, task.get("name")) for path, task in tasks(role)]
+    assert all(name for _, name in names)
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_only_what_ansible_core_brings(role: str) -> None:
+    """No collection has to be mirrored: every action is of ansible.builtin, in full."""
+    words = set(
+        "name when vars register become tags loop notify listen block rescue always async poll environment changed_when"
+        " failed_when check_mode delegate_to no_log until retries delay with_first_found".split()
+    )
+    for path, task in tasks(role):
+        actions = [key for key in task if key not in words]
+        assert all(key.startswith("ansible.builtin.") for key in actions), f"{path}: {task['name']}: {actions}"
+        assert len(actions) == (0 if "block" in task else 1), f"{path}: {task['name']}: {actions}"
+
+
+@pytest.mark.parametrize("role", [name for name in NAMES if name not in {*INNER, "runner"}])
+def test_it_refuses_variables_that_it_does_not_know(role: str) -> None:
+    """The first task asserts that every variable with the role's prefix is one of its options."""
+    first = read(ROLES / role / "tasks/main.yml")[0]
+    assert "ansible.builtin.assert" in first and first["tags"] == ["always"]
+    assert f"'^{role}_'" in str(first["vars"])
+    inner = read(ROLES / role / "vars/main.yml")
+    assert all(name.startswith("__") for name in inner), "a variable of its own would be refused as unknown"
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_nothing_relies_on_facts_of_ansible(role: str) -> None:
+    """The playbooks gather none, which saves seconds a host; what a role needs to know it looks up itself."""
+    for path, task in tasks(role):
+        assert "ansible_facts" not in str(task) and "ansible_distribution" not in str(task), f"{path}: {task['name']}"
