@@ -1,13 +1,14 @@
 """Which processes belong to a lab, and their end: by pid and start time, never by name alone.
 
 A process belongs to the lab in `root` when its environment carries `POOL_LAB=<root>` (sshd gives it to every session)
-or a HOME in there, or when it is an sshd that holds a file under `root` open (sshd overwrites its own environment with
-its title).
+or the home of one of its hosts, or when it is an sshd that holds a file under `root` open (sshd overwrites its own
+environment with its title).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable
@@ -72,8 +73,8 @@ def _carries_marker(pid: str, root: str) -> bool:
     except OSError:
         return False
     # A job's environment is its runner's to make: it has the home of its host, not what sshd gave the session.
-    home = f"HOME={root}{os.sep}".encode()
-    return f"{MARKER}={root}".encode() in entries or any(entry.startswith(home) for entry in entries)
+    home = re.compile(rf"HOME={re.escape(root)}/[^/]+/home".encode())
+    return f"{MARKER}={root}".encode() in entries or any(home.fullmatch(entry) for entry in entries)
 
 
 def _is_sshd_in(pid: str, root: str) -> bool:

@@ -59,7 +59,12 @@ def test_runs(ready: Cli, many: str) -> None:
     assert len(rows) <= 21
     assert json.loads(ready("runs", "--live", "--json").stdout) == []
     found = json.loads(ready("runs", many, "--json").stdout)
-    assert ready("runs", found["id"]).stdout == ready("runs", many).stdout
+    assert json.loads(ready("runs", found["id"], "--json").stdout) == found
+    assert [line.split()[:4] for line in ready("runs", many).stdout.splitlines()[3:]] == [
+        ["RANK", "STATUS", "EXIT", "HOST"],
+        ["0", "done", "0", "gpu1"],
+        ["1", "done", "0", "gpu2"],
+    ]
     assert [job["rank"] for job in found["jobs"]] == [0, 1]
     assert json.loads(ready("runs", "--json").stdout)[0] == found
 

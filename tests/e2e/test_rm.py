@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pool.lab import loopback, processes
+from pool.lab import loopback
 from pool.lab.loopback import LabHost
 from tests.conftest import Cli, Result, add_ssh
 
@@ -30,15 +30,14 @@ def listing(host: LabHost) -> list[tuple[str, int, bytes]]:
     return sorted(found)
 
 
-def runs_on(host: LabHost) -> list[str]:
-    """The command lines of what runs with the host's home, sshd's sessions apart."""
-    found = []
-    for entry in os.listdir("/proc"):
+def runs_on(host: LabHost) -> dict[int, str]:
+    """What runs with the host's home, sshd's sessions apart: pid and command line."""
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if entry.isdigit() and f"HOME={host.home}".encode() in Path("/proc", entry, "environ").read_bytes().split(
-                b"\0"
-            ):
-                found.append(Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            if f"HOME={host.home}".encode() in Path("/proc", entry, "environ").read_bytes().split(b"\0"):
+                words = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ")
+                found[int(entry)] = words.decode(errors="replace")
         except OSError:
             continue
     return found
@@ -108,13 +107,13 @@ def test_rm_of_a_host_with_jobs(cli: Cli, machine: Machine, tmp_path: Path) -> N
     assert cli(*add_ssh(host)).rc == 0
     assert run(cli, tmp_path, "-d", name="busy", commands=["sleep 1234"]).rc == 0
     deadline = time.monotonic() + 20
-    while not any("sleep 1234" in words for words in runs_on(host)) and time.monotonic() < deadline:
+    while not any("sleep 1234" in words for words in runs_on(host).values()) and time.monotonic() < deadline:
         time.sleep(0.05)
     refused = cli("rm", host.name, "-y")
     assert refused.rc == 4, refused
     assert refused.stderr == f"pool: {host.name} has a job going on, of busy\ntry: pool stop busy\n"
     assert hosts(cli)[host.name]["status"] == "ready"
-    assert any("sleep 1234" in words for words in runs_on(host))
+    assert any("sleep 1234" in words for words in runs_on(host).values())
     forced = cli("rm", host.name, "-y", "--force")
     assert forced.rc == 0, forced
     assert gone(host)
@@ -136,6 +135,7 @@ def test_rm_of_a_host_that_is_dead(cli: Cli, machine: Machine, tmp_path: Path) -
         time.sleep(0.05)
     known = hosts(cli)[host.name]
     assert known["status"] == "unreachable", known
+    assert any("sleep 1235" in words for words in runs_on(host).values())
     assert "running?" in cli("runs", "is").stdout
     refused = cli("rm", host.name, "-y")
     assert refused.rc == 4, refused
@@ -151,7 +151,7 @@ def test_rm_of_a_host_that_is_dead(cli: Cli, machine: Machine, tmp_path: Path) -
     lost = cli("logs", "was")
     assert lost.rc == 10, lost
     assert f"{host.name} was removed, and the log with it" in lost.stderr, lost
-    for pid in processes.belonging(os.path.dirname(host.home)):
+    for pid in runs_on(host):
         os.kill(pid, signal.SIGKILL)  # what lived on there
 
 
