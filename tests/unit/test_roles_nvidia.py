@@ -33,6 +33,10 @@ class Machine:
         self.root = root
         self.kernel = kernel
         self.write("etc/os-release", system)
+        self.write(
+            "etc/apt/sources.list",
+            "# deb http://old/ bookworm main\ndeb [signed-by=/k] http://mirror/debian/ bookworm main\n",
+        )
         self.write("proc/sys/kernel/osrelease", kernel + "\n")
         self.write("usr/share/pool-test/machine", "x86_64\n")
         self.write(f"lib/modules/{kernel}/build/Makefile", "")
@@ -142,6 +146,7 @@ def machines(folder: Path) -> dict[str, tuple[Machine, dict[str, Any]]]:
     make("switches", UBUNTU, "6.8.0-60-generic").cards(H100, H100).cards("22a3", kind="0x068000")
     full = make("full").cards(A100)
     full.write("usr/share/pool-test/free-", "100\n")
+    (make("no_mirror").cards(A100).root / "etc/apt/sources.list").unlink()
     make("runfile").cards(A100).program("nvidia-uninstall", "")
     broken = make("broken_packages").cards(A100)
     broken.program("dpkg", "echo 'The following packages are only half configured: libc6'")
@@ -219,6 +224,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         ("no_headers", "install", "proprietary", "distribution", ["newer_kernel"]),
         ("replace_busy", "install", "proprietary", "distribution", ["busy"]),
         ("full", "install", "proprietary", "distribution", ["no_room"]),
+        ("no_mirror", "install", "proprietary", "distribution", ["no_mirror"]),
         ("runfile", "install", "proprietary", "distribution", ["runfile"]),
         ("broken_packages", "install", "proprietary", "distribution", ["package_state"]),
     ],
@@ -243,6 +249,24 @@ def test_packages(plans: dict[str, dict[str, Any]]) -> None:
     assert "nvidia-fabricmanager-580" in plans["switches"]["packages"]
     assert "nvidia-kernel-open-dkms" in plans["blackwell"]["packages"]
     assert "kmod-nvidia-open-dkms" in plans["rocky"]["packages"]
+
+
+def test_the_mirror_that_the_host_uses(tmp_path: Path) -> None:
+    """Its URL and its keyring are taken over, for apt refuses two sources of one suite that name different ones."""
+    look = program("look/files/look.py")
+    machine = Machine(tmp_path)
+    assert look.look(f"{machine.root}/", 1, [])["system"]["mirror"] == {"url": "http://mirror/debian", "keyring": "/k"}
+    machine.write("etc/apt/sources.list", "")
+    machine.write(
+        "etc/apt/sources.list.d/debian.sources",
+        "Types: deb\nURIs: http://sec/\nSuites: bookworm-security\n\n"
+        "Types: deb deb-src\n# ours\nURIs: http://near/debian\n"
+        "Suites: bookworm bookworm-updates\nSigned-By: /usr/k.gpg\n",
+    )
+    assert look.look(f"{machine.root}/", 1, [])["system"]["mirror"] == {
+        "url": "http://near/debian",
+        "keyring": "/usr/k.gpg",
+    }
 
 
 def test_left_alone(plans: dict[str, dict[str, Any]]) -> None:

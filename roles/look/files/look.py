@@ -77,10 +77,31 @@ def system():
         "systemd": exists("run/systemd/system"),
         "secure_boot": secure_boot(),
         "free_mib": {place: free_mib(place) for place in ("/", "/boot", "/var")},
-        "apt_python": bool(glob.glob(under("usr/lib/python3/dist-packages/apt_pkg*.so"))),
         "apt_problems": ask("dpkg", "--audit")[1].strip()[:2000],
-        "unattended_upgrades": exists("etc/apt/apt.conf.d/20auto-upgrades") or exists("usr/bin/unattended-upgrade"),
+        "mirror": mirror(names.get("VERSION_CODENAME", "")),
     }
+
+
+def mirror(suite):
+    """Where apt gets a suite from, and the keyring it names: another source of the same suite must name the same."""
+    for path in (
+        "etc/apt/sources.list",
+        *("etc/apt/sources.list.d/" + name for name in listed("etc/apt/sources.list.d")),
+    ):
+        text = re.sub(r"^#.*\n?", "", read(path), flags=re.M)
+        for options, url in re.findall(
+            r"^deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+%s\s" % re.escape(suite or "-"), text, re.M
+        ):
+            key = re.search(r"signed-by=(\S+)", options)
+            return {"url": url.rstrip("/"), "keyring": key.group(1) if key else ""}
+        for stanza in re.split(r"\n\s*\n", text) if path.endswith(".sources") else ():
+            fields = dict(re.findall(r"^(\S+):[ \t]*(.*)$", stanza, re.M))
+            if suite and suite in fields.get("Suites", "").split() and "deb" in fields.get("Types", "").split():
+                return {
+                    "url": fields.get("URIs", "").split()[0].rstrip("/"),
+                    "keyring": fields.get("Signed-By", "").strip(),
+                }
+    return {"url": "", "keyring": ""}
 
 
 def secure_boot():

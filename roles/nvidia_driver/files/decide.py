@@ -62,7 +62,7 @@ def plan(facts, wish, known):
     builds = source != "distribution" or system["id"] != "ubuntu" or wish["ubuntu_modules"] == "dkms"
     refused = []
     if action == "install":
-        refused = _refused(facts, wish, known, gpus, flavor, wanted, ours, busy, builds)
+        refused = _refused(facts, wish, known, gpus, source, flavor, wanted, ours, busy, builds)
     needs_reboot = (
         not system["container"]
         and action in ("install", "settle")
@@ -150,7 +150,7 @@ def _busy(facts):
     return busy + (["%d containers" % containers] if containers else [])
 
 
-def _refused(facts, wish, known, gpus, flavor, wanted, ours, busy, builds):
+def _refused(facts, wish, known, gpus, source, flavor, wanted, ours, busy, builds):
     """Every reason against it: [{code, say}]."""
     found, system = facts["nvidia"], facts["system"]
     cards = ", ".join(sorted({gpu["generation"] for gpu in gpus}))
@@ -173,6 +173,13 @@ def _refused(facts, wish, known, gpus, flavor, wanted, ours, busy, builds):
     older = "kernel %s is installed, %s runs, and has no headers" % (found["newer_kernel"], system["kernel"])
     reasons = [
         ("unsupported_system", unsupported, "%s: %s" % (system["name"], unsupported)),
+        (
+            "no_mirror",
+            system["id"] == "debian"
+            and source == "distribution"
+            and not (wish["debian_url"] or system["mirror"]["url"]),
+            "no mirror of this Debian is configured; set nvidia_driver_debian_url",
+        ),
         (
             "mixed_cards",
             only and never,
