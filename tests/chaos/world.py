@@ -77,7 +77,7 @@ class Pool:
     ) -> Result:
         """`pool run -d`."""
         folder = os.path.join(self.folder, "task", name)
-        os.makedirs(folder)
+        os.makedirs(folder, exist_ok=True)
         task: dict[str, Any] = {"type": "task", "name": name, "nodes": nodes, "commands": commands}
         if gpu:
             task["resources"] = {"gpu": gpu}
