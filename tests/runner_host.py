@@ -162,7 +162,8 @@ class RunnerHost:
 
     def argv(self, *verb: str) -> list[str]:
         """The command line of a verb."""
-        return [sys.executable, "-I", "-S", self._zipapp, "--state", self.state, *verb]
+        python = os.environ.get("POOL_TEST_PYTHON", sys.executable)  # another one that a host may have
+        return [python, "-I", "-S", self._zipapp, "--state", self.state, *verb]
 
     def connect(self, *, pool: str = POOL, epoch: int = 1) -> Bridge:
         """A bridge, and with it the runner if it does not run."""
