@@ -245,4 +245,5 @@ def main(state: str, job: str) -> int:
         return Supervisor(state, job).run()
     except Exception as error:
         sys.stderr.write("supervisor of {}: {}\n".format(job, error))
+        sys.stderr.flush()  # Python 3.8 keeps it back, and a forked supervisor ends without looking
         return 1
