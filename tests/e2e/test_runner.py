@@ -399,6 +399,29 @@ def test_a_lost_supervisor_is_told_and_leaves_nothing(host: RunnerHost, bridge: 
     until(lambda: not bridge.holders(), "free GPUs")
 
 
+def test_supervisors_killed_at_their_start_start_nothing_twice(
+    host: RunnerHost, bridge: Bridge, tmp_path: Path
+) -> None:
+    """kill -9 at the first sign of each: it ran once or not at all, is never said to be done, and leaves nothing."""
+    jobs = [f"j{number}" for number in range(12)]
+    for job in jobs:
+        bridge.prepare(job, f"echo ran >> {tmp_path}/{job}; sleep 1000")
+    starts = [threading.Thread(target=bridge.ask, args=("start",), kwargs={"job": job}) for job in jobs]
+    for start in starts:
+        start.start()
+    for job in jobs:
+        until(lambda job=job: host.read(job, "started"), "its start")
+        host.kill_supervisor(job)
+    for start in starts:
+        start.join()
+    for job in jobs:
+        assert bridge.end_of(job)["reason"] == "supervisor_lost"
+        assert bridge.ask("start", job=job)["state"] == "exited"
+        assert host.alive(job) == []
+        assert not (tmp_path / job).exists() or (tmp_path / job).read_text() == "ran\n"
+        assert not os.path.exists(host.path(job, "env.json"))
+
+
 def test_a_reboot_is_told_as_one(host: RunnerHost, bridge: Bridge) -> None:
     """A job of an earlier boot is `host_reboot`, its GPUs are free; one that was only prepared is gone."""
     first, second = bridge.gpus()
