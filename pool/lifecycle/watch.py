@@ -72,7 +72,8 @@ def reconcile(ctx: Context, host: Host, link: Link) -> None:
             observe(ctx, job.id, status)
         elif job.status == JobStatus.RUNNING or (job.status == JobStatus.STOPPING and status is None):
             end(ctx, job, JobStatus.INTERRUPTED, reason="the host no longer knows the job")
-    _undo_strays(ctx, host, link, there)
+    ours = [job for job, entry in answer["ledger"].items() if entry["pool"] == ctx.store.pool_id]
+    _undo_strays(ctx, host, link, {job: {"state": "prepared"} for job in ours} | there)
 
 
 def observe(ctx: Context, job_id: str, status: dict[str, Any], *, host_id: str | None = None) -> None:

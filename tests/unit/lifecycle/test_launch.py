@@ -251,3 +251,39 @@ def test_a_stop_before_the_start_is_at_once(ctx: Context) -> None:
     assert not (Path(ctx.folder) / "secrets" / "r1.json").exists()
     with pytest.raises(ConflictError):
         ctx.store.runs.move("r1-0-1", JobStatus.STARTING)
+
+
+def test_what_an_undo_could_not_give_back_is_given_back_once_the_host_is_there(ctx: Context) -> None:
+    """A reservation, a prepared folder, a job that runs: of a run that has ended or is elsewhere; others are left."""
+    run = gang(ctx)
+    for number, status in ((2, JobStatus.PLACED), (3, JobStatus.STOPPED)):
+        other = ctx.store.runs.add(run_of(f"r{number}"))
+        ctx.store.runs.place(other.id, [Offer(HOSTS[1], (), 1, 1)])
+        if status != JobStatus.PLACED:
+            ctx.store.runs.move(other.jobs[0].id, status)
+    ours = {"pool": ctx.store.pool_id, "gpus": ["GPU-9"], "state": "reserved"}
+    ledger = {
+        "r1-0-1": ours,  # placed on the other host
+        "r1-1-1": ours | {"gpus": []},  # placed here
+        "r2-0-1": ours | {"gpus": []},
+        "r3-0-1": ours | {"gpus": []},  # ended
+        "gone": ours | {"gpus": []},  # not in the store
+        "theirs": {"pool": "f" * 32, "gpus": [], "state": "reserved"},
+    }
+    prepared = {"job": "r3-0-1", "state": "prepared", "started_at": None, "exit": None}
+    asked: list[tuple[str, str]] = []
+
+    class Link:
+        """Answers `jobs`, remembers the rest."""
+
+        target = HOSTS[1]
+
+        def request(self, verb: str, **head: Any) -> tuple[dict[str, Any], bytes]:
+            """As of the real one."""
+            if verb != "jobs":
+                asked.append((verb, head["job"]))
+            return {"boot": "b", "jobs": [prepared], "ledger": ledger}, b""
+
+    watch.reconcile(ctx, HOSTS[1], Link())  # type: ignore[arg-type]
+    assert sorted(asked) == [("release", "r1-0-1"), ("release", "r3-0-1")]
+    assert statuses(ctx) == [job.status for job in run.jobs]
