@@ -1,5 +1,6 @@
 # make demo   the whole idea on two real SSH hosts of this machine, in a minute
 # make test   everything that CI runs
+# make system the tests on whole machines: systemd in containers; root and a Docker engine (apt-get installs it)
 # make lint   all static checks
 # make bench  measure, in ratios to other tools
 # make docs   the parts of README.md that are made from the code
@@ -8,7 +9,7 @@
 # Needs Python >= 3.11 with pip. What is installed goes to .venv, except OpenSSH, which the system's package manager
 # installs where it is missing and may be (`python -m pool.lab.openssh`).
 
-.PHONY: demo test lint bench docs clean check openssh
+.PHONY: demo test system lint bench docs clean check openssh
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
@@ -20,7 +21,10 @@ demo: .venv/.stamp openssh
 	@$(IN_VENV) examples/demo.sh
 
 test: .venv/.stamp-dev check openssh
-	@$(IN_VENV) pytest tests
+	@$(IN_VENV) pytest tests --ignore=tests/system
+
+system: .venv/.stamp-dev openssh
+	@$(IN_VENV) pytest tests/system
 
 check: .venv/.stamp-dev
 	@$(IN_VENV) ruff check .
