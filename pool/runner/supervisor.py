@@ -28,11 +28,8 @@ _CAP_MARKER = b"\npool: the log is full (1 GiB); later output is not kept\n"
 _CHUNK = 1 << 16
 #: How long the output of processes that cannot be killed is still taken.
 _UNKILLABLE_S = 5.0
-#: What this process or Python itself has set differently and a job must not inherit.
-_DEFAULT_SIGNALS = (
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1),
-    *(signal.SIGPIPE, signal.SIGXFSZ),
-)
+#: A job inherits none of what this process, Python, or a shell that started the runner in the background has set.
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 class Supervisor:
