@@ -39,6 +39,11 @@ def register(commands: Any) -> None:
     parser.add_argument("--label", action="append", metavar="K=V", help="a label of your own (repeatable)")
     parser.add_argument("--price", type=float, metavar="P", help="price an hour, for a task's max_price (default: 0)")
     parser.add_argument("--fingerprint", metavar="SHA256:…", help="the host key you expect; one host only")
+    parser.add_argument(
+        "--scope",
+        choices=("system", "user"),
+        help="system: a service, needs root or sudo; user: your own process (default: system where the host allows it)",
+    )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.set_defaults(run=_run)
 
@@ -87,6 +92,7 @@ def _wish(args: argparse.Namespace, destination: str) -> dict[str, Any]:
         "labels": args.label or [],
         "price": args.price,
         "fingerprint": args.fingerprint,
+        "scope": args.scope,
     }
 
 

@@ -21,7 +21,7 @@ from pool.errors import ConflictError, HostError, HostKeyError, PoolError, Unrea
 from pool.lifecycle.assemble import known_hosts, target_of
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
-from pool.provision.preflight import Preflight, preflight
+from pool.provision.preflight import Preflight, Scope, preflight
 from pool.provision.progress import StepEvent
 from pool.provision.zipapp import build_runner
 from pool.ssh import connection as ssh
@@ -48,6 +48,15 @@ class Sight:
     fingerprint: str
     trusted: str | None  #: fingerprint | known_hosts | pinned; None: a person has to say
     key_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One host to add: the key a person has agreed to, and how its runner shall be installed."""
+
+    host: Host
+    fingerprint: str
+    scope: Scope | None = None  #: None: as a system service where the host allows it, else as the user's own process
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +105,18 @@ def _under_its_name(host: Host, error: HostError) -> HostError:
     return type(error)(message, hint=error.hint, **details)
 
 
-def add(ctx: Context, sights: Sequence[tuple[Host, str]], on_step: Callable[[StepEvent], None]) -> list[Added]:
-    """Add each host whose key has the fingerprint beside it; one outcome a host, in order."""
+def add(ctx: Context, wanted: Sequence[Wanted], on_step: Callable[[StepEvent], None]) -> list[Added]:
+    """Add each host; one outcome a host, in order."""
     results: dict[str, Added] = {}
     entered: list[tuple[Host, Preflight]] = []
-    for (host, _), outcome in zip(
-        sights, ctx.every(lambda each: _enter(ctx, each[0], each[1], on_step), sights), strict=True
-    ):
+    for each, outcome in zip(wanted, ctx.every(lambda each: _enter(ctx, each, on_step), wanted), strict=True):
         if isinstance(outcome, Exception):
-            results[host.name] = Added(host.name, 0, _told(host, outcome))
+            results[each.host.name] = Added(each.host.name, 0, _told(each.host, outcome))
         else:
             entered.append(outcome)
     if entered:
         results |= _provision(ctx, entered, on_step)
-    return [results[host.name] for host, _ in sights]
+    return [results[each.host.name] for each in wanted]
 
 
 def _known_as(ctx: Context, wish: Host) -> Host:
@@ -134,8 +141,9 @@ def _known_as(ctx: Context, wish: Host) -> Host:
     return replace(wish, id=secrets.token_hex(8))
 
 
-def _enter(ctx: Context, host: Host, fingerprint: str, on_step: Callable[[StepEvent], None]) -> tuple[Host, Preflight]:
+def _enter(ctx: Context, wanted: Wanted, on_step: Callable[[StepEvent], None]) -> tuple[Host, Preflight]:
     """Pin, log in, look around, and only then keep the host. What fails here leaves a new host unlisted."""
+    host, fingerprint = wanted.host, wanted.fingerprint
     new = host.status == HostStatus.NEW
     file = known_hosts(ctx)
     was_pinned = host_keys.lookup(file, host.address, host.port)
@@ -149,7 +157,7 @@ def _enter(ctx: Context, host: Host, fingerprint: str, on_step: Callable[[StepEv
             raise HostKeyError(f"{host.name}: the pinned key is {host_keys.fingerprint(was_pinned)}")
         connection = ssh.connect(target_of(host), file)
         try:
-            seen = preflight(host.name, partial(ssh.exec, connection))
+            seen = preflight(host.name, partial(ssh.exec, connection), scope=wanted.scope)
         finally:
             connection.close()
     except HostError as error:

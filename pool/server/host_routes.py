@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
 from pool.errors import InputError, PoolError
-from pool.lifecycle.add import Added, Sight, add, look
+from pool.lifecycle.add import Added, Sight, Wanted, add, look
 from pool.lifecycle.remove import remove
 from pool.lifecycle.wish import host_wished
 from pool.runner import frames
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from pool.host import Host
     from pool.lifecycle.context import Context
+    from pool.provision.preflight import Scope
     from pool.provision.progress import StepEvent
 
 #: Without a step for this long a frame is sent all the same, so that a reader that has gone is noticed.
@@ -57,13 +59,23 @@ def _refuse_twice(hosts: list[Host]) -> None:
 
 
 def _add(ctx: Context, asked: Asked) -> Iterator[Frame]:
-    wishes = [(host_wished(wish)[0], str(wish["fingerprint"])) for wish in asked.body["hosts"]]
+    wishes = [
+        Wanted(host_wished(wish)[0], str(wish["fingerprint"]), _scope(wish.get("scope")))
+        for wish in asked.body["hosts"]
+    ]
 
     def act(on_step: Callable[[StepEvent], None]) -> list[dict[str, Any]]:
-        sights = [(look(ctx, host, fingerprint).host, fingerprint) for host, fingerprint in wishes]
-        return [_added_json(added) for added in add(ctx, sights, on_step)]
+        wanted = [replace(wish, host=look(ctx, wish.host, wish.fingerprint).host) for wish in wishes]
+        return [_added_json(added) for added in add(ctx, wanted, on_step)]
 
     return _steps(act)
+
+
+def _scope(text: str | None) -> Scope | None:
+    scopes: dict[str | None, Scope | None] = {None: None, "system": "system", "user": "user"}
+    if text not in scopes:
+        raise InputError(f"--scope: system or user, not {text!r}")
+    return scopes[text]
 
 
 def _remove(ctx: Context, asked: Asked) -> Iterator[Frame]:

@@ -80,6 +80,25 @@ def without_python(host: LabHost) -> None:
     )  # fmt: skip
 
 
+def test_a_service_where_sudo_asks_for_a_password(cli: Cli, machine: Machine) -> None:
+    """Whoever insists on a service is told that root is needed; without insisting it becomes the user's own process."""
+    host = machine()
+    for name, lines in {
+        "id": '[ "$1" = -u ] && echo 1000 && exit\nexec /usr/bin/id "$@"',
+        "sudo": "echo 'sudo: a password is required' >&2\nexit 1",
+    }.items():
+        program = Path(host.home).parent / "bin" / name
+        program.write_text(f"#!/bin/sh\n{lines}\n", encoding="utf-8")
+        program.chmod(0o755)
+    refused = cli(*add_ssh(host), "--scope", "system")
+    assert refused.rc == 15, refused
+    assert "root is needed, and sudo asks for a password" in refused.stderr
+    assert "NOPASSWD" in refused.stderr.splitlines()[-1]
+    assert hosts(cli) == {}
+    wrong = cli(*add_ssh(host), "--scope", "both")
+    assert wrong.rc == 2, wrong
+
+
 def test_two_at_once_and_again(cli: Cli, machine: Machine, tmp_path: Path) -> None:
     """Hosts that one's own ssh knows are added side by side, with every step shown; again changes nothing."""
     one, two = machine(), machine()
