@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+from pool.runner import processes
 from pool.runner.forker import Forked, Forker
 from pool.runner.jobs import JobFolder
 
@@ -59,15 +60,19 @@ def complaint(state: str, job: str) -> str:
 
 
 def _unit_argv(job: str) -> list[str]:
-    """systemd-run, one unit a job; KillMode=control-group takes everything of a job whose supervisor was killed."""
+    """systemd-run, one unit a job.
+
+    KillMode=mixed: to be stopped is the supervisor's business, which asks the job to end; whatever is left once the
+    supervisor has gone, even killed, is killed at once.
+    """
     return [
         "systemd-run",
         "--quiet",
         "--collect",
-        "--unit=pool-job-{}".format(job),
+        "--unit={}".format(processes.unit(job)),
         "--slice=pool.slice",
         "--property=Type=exec",
-        "--property=KillMode=control-group",
+        "--property=KillMode=mixed",
         "--property=OOMPolicy=continue",
         "--",
     ]

@@ -1,7 +1,8 @@
 """Processes of this host: telling one from its successor under the same pid, finding and killing a job's.
 
-A job's processes are its session, the descendants of it, and whatever carries the job's mark in its environment
-(a daemon that forked twice and made its own session still carries it). Nothing else is ever signalled.
+A job's processes are its session, the descendants of it, whatever carries the job's mark in its environment (a daemon
+that forked twice and made its own session still carries it), and all of its systemd unit, where it has one: nothing
+leaves a unit by itself. Nothing else is ever signalled.
 """
 
 from __future__ import annotations
@@ -13,6 +14,30 @@ from typing import Any
 
 #: Environment variable that marks every process of a job.
 MARK = "POOL_JOB_ID"
+
+
+def unit(job_id: str) -> str:
+    """The name of the job's systemd unit, where jobs have one."""
+    return "pool-job-{}.service".format(job_id)
+
+
+def has_unit(job_id: str) -> bool:
+    """True when this process is in the job's unit."""
+    return _is_in(os.getpid(), b"/" + unit(job_id).encode())
+
+
+def shuts_down() -> bool:
+    """True while systemd takes this host down; False where there is no systemd."""
+    import subprocess  # not before it is needed: a supervisor's start is on the way of every run
+
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    try:
+        done = subprocess.run(["systemctl", "is-system-running"], stdout=pipe, stderr=null, timeout=5, check=False)
+    except FileNotFoundError:
+        return False
+    except subprocess.TimeoutExpired:
+        return True
+    return done.stdout.strip() == b"stopping"
 
 
 def identity(pid: int) -> dict[str, Any]:
@@ -29,22 +54,27 @@ def alive(who: dict[str, Any] | None) -> bool:
     return fields is not None and fields[0] not in "ZX" and fields[19] == who["start"]
 
 
-def of_job(job_id: str, leader: dict[str, Any] | None = None) -> list[int]:
-    """The pids of a job: the session of `leader` (an `identity`), its mark, and their descendants; never this process.
+def of_job(job_id: str, leader: dict[str, Any] | None = None, supervisor: dict[str, Any] | None = None) -> list[int]:
+    """The pids of a job: the session of `leader` (an `identity`), its mark, its unit, and their descendants.
+
+    Never this process, nor `supervisor`, which is in the unit and not of the job.
 
     When the leader's number has gone to another process, so has its session: the kernel keeps a number for as long as
     one process of the session lives.
     """
     mark = "{}={}".format(MARK, job_id).encode()
+    group = b"/" + unit(job_id).encode()
+    supervised_by = int(supervisor["pid"]) if supervisor else 0
     session = _session(leader)
     since = int(leader["start"] or 0) if leader else 0  # what is older than the job's first process is not of it
     parents, found = {}, set()
     for pid in _pids():
         fields = _stat(pid)
-        if fields is None or fields[0] in "ZX":
+        if fields is None or fields[0] in "ZX" or pid == supervised_by:
             continue
         parents[pid] = int(fields[1])
-        if (session and int(fields[3]) == session) or (int(fields[19]) >= since and mark in _environ(pid)):
+        new = int(fields[19]) >= since
+        if (session and int(fields[3]) == session) or (new and (mark in _environ(pid) or _is_in(pid, group))):
             found.add(pid)
     grew = True
     while grew:
@@ -109,6 +139,11 @@ def _stat(pid: int) -> list[str] | None:
 
 def _environ(pid: int) -> list[bytes]:
     return _read("/proc/{}/environ".format(pid)).split(b"\0")
+
+
+def _is_in(pid: int, group: bytes) -> bool:
+    """True for a process in that control group or one below it."""
+    return any(group + b"/" in line + b"/" for line in _read("/proc/{}/cgroup".format(pid)).splitlines())
 
 
 def _read(path: str) -> bytes:

@@ -312,7 +312,10 @@ class Service:
     def _settle(self, folder: JobFolder) -> None:
         """After the end: give the GPUs back once none of the job's processes is left."""
         started = folder.started or {}
-        if started.get("boot") != self._boot or not processes.of_job(folder.job, started.get("session")):
+        left = started.get("boot") == self._boot and processes.of_job(
+            folder.job, started.get("session"), started.get("supervisor")
+        )
+        if not left:
             self._free(folder)
 
     def _look_forever(self) -> None:

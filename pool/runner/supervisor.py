@@ -1,8 +1,8 @@
 """One small process per job, outside everything else: starts it once, keeps its output, time and end.
 
 It makes `started`, which succeeds once, and only then lets the job exec, copies what the job writes to the log byte
-for byte, sends SIGINT and later SIGKILL when a stop is asked for or the time is up, ends what the job left behind,
-writes `exit.json` last.
+for byte, sends SIGINT and later SIGKILL when a stop is asked for, the time is up or the host shuts down, ends what the
+job left behind, writes `exit.json` last.
 CLI, server, sshd and the runner may all die meanwhile. Imports little: its start is on the way of every run.
 """
 
@@ -26,6 +26,8 @@ from pool.runner.jobs import JobFolder
 LOG_CAP = 1 << 30
 _CAP_MARKER = b"\npool: the log is full (1 GiB); later output is not kept\n"
 _CHUNK = 1 << 16
+#: How much of its grace a job gets when the host shuts down: systemd waits for 90 s, and then nothing is written down.
+_SHUTDOWN_S = 60.0
 #: How long the output of processes that cannot be killed is still taken.
 _UNKILLABLE_S = 5.0
 #: A job inherits none of what this process, Python, or a shell that started the runner in the background has set.
@@ -43,6 +45,7 @@ class Supervisor:
         self._written = self._dropped = 0
         self._reason: str | None = None
         self._kill_at: float | None = None
+        self._terminated = False
         self._pid = 0
         self._leader: dict[str, Any] = {}
 
@@ -60,6 +63,8 @@ class Supervisor:
             self._finish(None, "cannot start: {}".format(problem))
             return 0
         status = self._copy_until_exit(output, wake)
+        if self._reason is None:  # the host may have ended the job at the moment at which it told us
+            self._reason = self._told_to_end()
         gone = processes.kill_job(self.folder.job, self._leader, soft_s=0.0 if self._reason else 0.5)
         self._drain(output, None if gone else _UNKILLABLE_S)
         self._finish(status, self._reason)
@@ -139,10 +144,13 @@ class Supervisor:
         os.set_blocking(waking, False)
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._was_terminated)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return wake
+
+    def _was_terminated(self, *_: object) -> None:
+        self._terminated = True
 
     def _copy_until_exit(self, output: int, wake: int) -> int:
         """Move output to the log until the job's first process has ended; returns its wait status."""
@@ -171,12 +179,26 @@ class Supervisor:
     def _look_for_stop(self, now: float) -> None:
         asked = durable.read_json(self.folder.file("stop"))
         if asked is None:
-            return
-        if asked.get("abort"):
+            told = self._told_to_end() if self._reason is None else None
+            if told:
+                self._stop(told, min(self.spec.get("stop_duration_s", 30), _SHUTDOWN_S), now)
+        elif asked.get("abort"):
             self._reason = "aborted"
             self._kill_at = now
         elif self._reason is None:
             self._stop("stopped", float(asked.get("grace_s", 30)), now)
+
+    def _told_to_end(self) -> str | None:
+        """Why a SIGTERM came that no `stop` file explains: from systemd, which shuts down or was told to stop the unit.
+
+        None without one; of anyone else's, on a host where jobs have no unit, nothing is thought.
+        """
+        if not self._terminated or os.path.exists(self.folder.file("stop")):
+            return None
+        self._terminated = False
+        if processes.shuts_down():
+            return "host_reboot"
+        return "stopped on the host, by systemctl" if processes.has_unit(self.folder.job) else None
 
     def _stop(self, reason: str, grace_s: float, now: float) -> None:
         self._reason = reason

@@ -1,0 +1,85 @@
+"""What system tests may ask for: two hosts with systemd, made for the session, in a pool. Root only; see `not_run`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.errors import LabError
+from pool.lab.loopback import LabHost
+from pool.lab.system import SystemLab
+from tests.conftest import Cli, _environment
+from tests.system.site import Site
+
+_HERE = Path(__file__).parent
+#: Why these tests were not run on this machine; nothing when they were.
+not_run: list[str] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark these tests, and leave them out where nobody is root."""
+    mine = [item for item in items if _HERE in item.path.parents]
+    for item in mine:
+        item.add_marker(pytest.mark.system)
+    if mine and os.geteuid() != 0:
+        not_run.append(f"{len(mine)} tests with whole machines were not run: they need root")
+        config.hook.pytest_deselected(items=mine)
+        items[:] = [item for item in items if item not in mine]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line that says what was not run."""
+    for line in not_run:
+        terminalreporter.write_line(f"tests/system: {line}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def system_lab(session_dir: str) -> Iterator[tuple[SystemLab, list[LabHost]]]:
+    """node1 and node2, with two cards each. Where this machine can have no such hosts, one line says so."""
+    if not_run:
+        pytest.skip(not_run[0])
+    lab = SystemLab(os.path.join(session_dir, "system"))
+    try:
+        hosts = lab.up(2)
+    except LabError as error:
+        lab.down()
+        not_run.append(f"not run on this machine: {error.message}")
+        pytest.skip(not_run[0])
+    except BaseException:
+        lab.down()
+        raise
+    name = lab._name
+    yield lab, hosts
+    lab.down()
+    assert _left(name) == []
+
+
+@pytest.fixture(scope="session")
+def _pool_of_hosts(system_lab: tuple[SystemLab, list[LabHost]], session_dir: str) -> Iterator[Site]:
+    folder = tempfile.mkdtemp(prefix="y", dir=session_dir)
+    cli = Cli(_environment(session_dir, folder))
+    site = Site(*system_lab, cli, folder)
+    yield site
+    stopped = cli("server", "stop", timeout=60)
+    assert stopped.rc in (0, 5), stopped
+
+
+@pytest.fixture
+def site(_pool_of_hosts: Site) -> Iterator[Site]:
+    """The hosts in their pool, ready; a test leaves no job on them, and nothing cut or frozen."""
+    _pool_of_hosts.settle()
+    yield _pool_of_hosts
+    _pool_of_hosts.clear()
+
+
+def _left(name: str) -> list[str]:
+    """What of a lab is left on this machine."""
+    rules = subprocess.run(["iptables-save"], capture_output=True, text=True, timeout=30, check=False).stdout
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, timeout=30, check=False).stdout
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    return [line for line in (rules + links + mounts).splitlines() if name in line]

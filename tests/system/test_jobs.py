@@ -1,0 +1,125 @@
+"""A job on a machine with systemd: a unit of its own, under the login user, that outlives everything above it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tests.system.site import Site, until
+
+# Goes on until told, and writes a line when it has been.
+_UNTIL_TOLD = "echo begun; until [ -e ~/go-{0} ]; do sleep 0.1; done; rm ~/go-{0}; echo told; exit {1}"
+# A daemon as daemons are made: forked twice, its own session, nothing of its environment left, deaf to TERM.
+_DAEMON = "setsid env -i sh -c 'trap \"\" TERM INT HUP; exec sleep 1000' & disown"
+
+
+def test_a_job_is_a_unit_under_the_login_user(site: Site) -> None:
+    """`pool-job-…` in pool.slice; its processes are the user's and have no capability; nothing of it stays."""
+    name = site.run("unit", f"id -un; echo $HOME; umask; pwd -P; {_UNTIL_TOLD.format('unit', 7)}", host="node1")
+    unit = site.unit_of(name)
+    assert site.on("node1", f"systemctl show --property=Slice --value {unit}") == "pool.slice"
+    pids = site.unit_pids("node1", unit)
+    main = site.on("node1", f"systemctl show --property=MainPID --value {unit}")
+    owners = {pid: site.on("node1", f"stat --format=%U /proc/{pid} 2>&-", check=False) for pid in pids}
+    assert owners.pop(main) == "root"
+    assert set(owners.values()) - {""} == {"debian"}
+    site.until_logged(name, b"begun")
+    site.on("node1", "touch /home/debian/go-unit; chown debian /home/debian/go-unit")
+    job = site.end_of(name)
+    assert (job["status"], job["exit_code"]) == ("failed", 7)
+    user, home, umask, folder, *rest = site.log(name).decode().splitlines()
+    assert (user, home, umask, rest) == ("debian", "/home/debian", "0022", ["begun", "told"])
+    assert folder.startswith("/var/lib/pool-runner/jobs/")
+    until(lambda: not site.unit_pids("node1", unit), "the end of the unit")
+    assert site.on("node1", "systemctl --failed --no-legend --plain") == ""
+
+
+def test_every_byte_of_a_log_arrives(site: Site) -> None:
+    """A megabyte of all bytes there are, as the job wrote it."""
+    script = (
+        "import hashlib, os, sys; d = os.urandom(1 << 20); os.write(1, d[:1000]); sys.stdout.buffer.write(d[1000:])"
+    )
+    site.run(
+        "bytes", f'python3 -c \'{script}; sys.stdout.flush(); open("sum", "w").write(hashlib.sha256(d).hexdigest())\''
+    )
+    job = site.end_of("bytes")
+    assert (job["status"], job["exit_code"], job["log_bytes"]) == ("done", 0, 1 << 20)
+    log = site.log("bytes")
+    assert hashlib.sha256(log).hexdigest() == job["log_sha256"]
+    assert site.on(job["host"], f"cat /var/lib/pool-runner/jobs/{job['id']}/work/sum") == job["log_sha256"]
+
+
+def test_a_job_outlives_the_runner_and_sshd(site: Site) -> None:
+    """A restart of either, kill -9 of either: the job does not notice, and its end is told."""
+    site.run("outlives", _UNTIL_TOLD.format("outlives", 3), host="node1")
+    site.until_logged("outlives", b"begun")
+    main = f"systemctl show --property=MainPID --value {site.unit_of('outlives')}"
+    supervisor = site.on("node1", main)
+    for harm in (
+        "systemctl restart pool-runner.service",
+        "kill -9 $(systemctl show --property=MainPID --value pool-runner.service)",
+        "systemctl restart ssh.service",
+        "kill -9 $(pgrep -x sshd)",
+    ):
+        site.on("node1", harm, check=False)
+        until(lambda: site.on("node1", "systemctl is-active pool-runner ssh", check=False) == "active\nactive", harm)
+        until(lambda: site.listed()["node1"]["status"] == "ready", f"the link after: {harm}")
+        until(lambda: site.job("outlives")["shown"] == "running", f"a running job after: {harm}")
+    assert site.on("node1", main) == supervisor
+    assert site.listed()["node1"]["gpus_free"] == 1
+    site.on("node1", "touch /home/debian/go-outlives; chown debian /home/debian/go-outlives")
+    job = site.end_of("outlives")
+    assert (job["status"], job["exit_code"]) == ("failed", 3)
+    assert site.log("outlives") == b"begun\ntold\n"
+
+
+def test_stop_and_abort_end_the_whole_unit(site: Site) -> None:
+    """Also a daemon that left the session and its environment behind; no GPU is free before it is gone."""
+    for name, words in (("stopped", ["stop"]), ("aborted", ["stop", "--abort"])):
+        site.run(
+            name, f"{_DAEMON}; trap 'echo asked; exit 0' INT; echo begun; while :; do sleep 0.1; done", host="node1"
+        )
+        site.until_logged(name, b"begun")
+        unit = site.unit_of(name)
+        daemon = until(lambda: site.on("node1", "pgrep --full '^sleep 1000$'", check=False), "the daemon")
+        assert daemon in site.unit_pids("node1", unit)
+        assert site.cli(*words, "-y", name).rc == 0
+        job = site.end_of(name)
+        assert job["status"] == "stopped"
+        assert (b"asked" in site.log(name)) == (name == "stopped")
+        until(lambda: site.is_idle("node1"), "free GPUs")
+        assert site.on("node1", "pgrep --full '^sleep 1000$'", check=False) == ""
+        assert site.unit_pids("node1", unit) == []
+
+
+def test_nothing_is_left_of_a_job_that_ends(site: Site) -> None:
+    """Its daemon goes with it, before its GPUs are free; its exit code is its own."""
+    site.run("leaves", f"{_DAEMON}; sleep 1; exit 4", host="node1")
+    job = site.end_of("leaves")
+    assert (job["status"], job["exit_code"]) == ("failed", 4)
+    until(lambda: site.is_idle("node1"), "free GPUs")
+    assert site.on("node1", "pgrep --full '^sleep 1000$'", check=False) == ""
+
+
+def test_a_lost_supervisor_takes_its_job_along(site: Site) -> None:
+    """kill -9 of it: the job is failed with that cause, its unit is empty, its GPU is free."""
+    site.run("lost", f"{_DAEMON}; {_UNTIL_TOLD.format('lost', 0)}", host="node1")
+    site.until_logged("lost", b"begun")
+    unit = site.unit_of("lost")
+    site.on("node1", f"kill -9 $(systemctl show --property=MainPID --value {unit})")
+    job = site.end_of("lost")
+    assert (job["status"], job["exit_code"]) == ("failed", None)
+    assert "supervisor was killed" in job["reason"]
+    until(lambda: site.is_idle("node1"), "free GPUs")
+    assert site.unit_pids("node1", unit) == []
+    assert site.on("node1", "pgrep --full '^sleep 1000$'", check=False) == ""
+
+
+def test_a_unit_that_is_stopped_on_the_host_says_so(site: Site) -> None:
+    """`systemctl stop` by the host's owner: the job is asked to end as by `pool stop`, and fails with that cause."""
+    site.run("by-owner", "trap 'echo asked; exit 9' INT; echo begun; while :; do sleep 0.1; done", host="node1")
+    site.until_logged("by-owner", b"begun")
+    site.on("node1", f"systemctl stop {site.unit_of('by-owner')}")
+    job = site.end_of("by-owner")
+    assert (job["status"], job["exit_code"]) == ("failed", 9)
+    assert job["reason"] == "stopped on the host, by systemctl"
+    assert site.log("by-owner") == b"begun\nasked\n"
