@@ -32,7 +32,11 @@ def main(state: str) -> int:
         return 1
     connection = os.environ.get("SSH_CONNECTION", "").split()
     hello = {"event": "bridge", "ssh_ip": connection[2] if len(connection) == 4 else None}
-    link.sendall(frames.encode(frames.Frame(frames.EVENT, 0, hello)))
+    try:
+        link.sendall(frames.encode(frames.Frame(frames.EVENT, 0, hello)))
+    except BrokenPipeError:
+        sys.stderr.write("pool-runner: the runner of {} does not take this user\n".format(state))
+        return 1
     _pump(link)
     return 0
 
