@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TextIO
 
@@ -26,6 +27,8 @@ from pool.provision.progress import Outcome, Progress, StepEvent
 
 FORKS_MAX: Final = 32
 _PREFIX: Final = "pool-ansible-"
+#: An ssh that was told to end has gone by then.
+_REMOVE_S: Final = 10.0
 #: What of this process's environment Ansible and ssh may see; secrets and ANSIBLE_* of the person are none of it.
 _ENVIRONMENT: Final = frozenset(
     ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SSH_AUTH_SOCK", "TERM", "TMPDIR", "TZ", "USER", "POOL_LAB")
@@ -275,8 +278,14 @@ def _sweep() -> None:
 
 
 def _remove(folder: str) -> None:
+    """Remove the folder; again while an ssh that is just ending still makes or removes its socket in it."""
+    deadline = time.monotonic() + _REMOVE_S
     _close_masters(os.path.join(folder, "c"))
     shutil.rmtree(folder, ignore_errors=True)
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        _close_masters(os.path.join(folder, "c"))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _close_masters(folder: str) -> None:
