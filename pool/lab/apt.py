@@ -58,12 +58,12 @@ def settings() -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def sources(suite: str) -> str:
+def sources(suite: str, folder: str = "/etc/apt") -> str:
     """This machine's sources of the release `suite`, as deb822 stanzas; empty when it has none."""
     stanzas = []
-    for path in sorted(glob("/etc/apt/sources.list.d/*.sources")):
+    for path in sorted(glob(f"{folder}/sources.list.d/*.sources")):
         stanzas += re.split(r"\n\s*\n", _text(path))
-    for path in ["/etc/apt/sources.list", *sorted(glob("/etc/apt/sources.list.d/*.list"))]:
+    for path in [f"{folder}/sources.list", *sorted(glob(f"{folder}/sources.list.d/*.list"))]:
         stanzas += [_as_stanza(line) for line in _text(path).splitlines()]
     return "\n".join(stanza for stanza in map(_without_comments, stanzas) if _is_of(stanza, suite))
 

@@ -37,14 +37,17 @@ _SMI: Final = "/usr/bin/nvidia-smi"
 
 
 class SystemLab:
-    """The lab in one folder. Every method may be called again after it was cut off: it finds what is there."""
+    """The lab in one folder. Every method may be called again after it was cut off: it finds what is there.
+
+    `network_name` is that of its bridge, and stands in every firewall rule of the lab.
+    """
 
     def __init__(self, root: str | None = None, *, tell: Callable[[str], None] = lambda _: None) -> None:
         """`tell` gets one line for each thing that takes long."""
         self.root = os.path.realpath(root or config.path("system-lab"))
         if ":" in self.root or "," in self.root:
             raise InputError(f"Docker cannot be told of a folder of this name: {self.root}")
-        self._name = "plab-" + hashlib.sha256(self.root.encode()).hexdigest()[:8]
+        self.network_name = "plab-" + hashlib.sha256(self.root.encode()).hexdigest()[:8]
         self._tell = tell
 
     def up(self, hosts: int, *, gpus: int = 2, gpu_model: str = "H100") -> list[LabHost]:
@@ -61,8 +64,8 @@ class SystemLab:
             picture = image.require(docker, self._tell)
             state = self._claim()
             self._prepare()
-            if not state["network"] or docker("network", "inspect", self._name, check=False).returncode:
-                made = network.make(docker, self._name, int(self._name[-2:], 16))
+            if not state["network"] or docker("network", "inspect", self.network_name, check=False).returncode:
+                made = network.make(docker, self.network_name, int(self.network_name[-2:], 16))
                 state = {"network": asdict(made), "hosts": {}}
                 self._save(state)
             net = Network(**state["network"])
@@ -186,7 +189,7 @@ class SystemLab:
         return docker, self._container(state, host)
 
     def _container(self, state: dict[str, Any], name: str) -> Container:
-        return Container(f"{self._name}-{name}", name, state["hosts"][name]["address"], self.root)
+        return Container(f"{self.network_name}-{name}", name, state["hosts"][name]["address"], self.root)
 
     def _hosts(self, docker: Engine | None, state: dict[str, Any]) -> list[LabHost]:
         return [
@@ -198,7 +201,7 @@ class SystemLab:
                 key=os.path.join(self.root, "key"),
                 home=f"/home/{image.USER}",
                 fingerprint=record["fingerprint"],
-                pid=container.pid(docker, f"{self._name}-{name}") if docker else 0,
+                pid=container.pid(docker, f"{self.network_name}-{name}") if docker else 0,
             )
             for name, record in state["hosts"].items()
         ]

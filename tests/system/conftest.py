@@ -53,10 +53,9 @@ def system_lab(session_dir: str) -> Iterator[tuple[SystemLab, list[LabHost]]]:
     except BaseException:
         lab.down()
         raise
-    name = lab._name
     yield lab, hosts
     lab.down()
-    assert _left(name) == []
+    assert left_of(lab.network_name) == []
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +76,8 @@ def site(_pool_of_hosts: Site) -> Iterator[Site]:
     _pool_of_hosts.clear()
 
 
-def _left(name: str) -> list[str]:
-    """What of a lab is left on this machine."""
+def left_of(name: str) -> list[str]:
+    """What of the lab with the network `name` is left on this machine."""
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True, timeout=30, check=False).stdout
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, timeout=30, check=False).stdout
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
