@@ -33,7 +33,8 @@ def test_adding_again_changes_nothing(site: Site) -> None:
 def test_another_user_may_not_speak_to_the_runner(site: Site) -> None:
     """The socket takes anyone, the runner only root and who added the host: with another it hangs up, unheard."""
     site.on("node1", "useradd --no-create-home stranger")
-    bridge = "timeout 3 setpriv --reuid={0} --regid={0} --clear-groups /usr/local/bin/pool-runner bridge < <(sleep 10 2>&-)"
+    as_user = "setpriv --reuid={0} --regid={0} --clear-groups"
+    bridge = f"timeout 3 {as_user} /usr/local/bin/pool-runner bridge < <(sleep 10 2>&-)"
     try:
         assert site.lab.execute("node1", "bash", "-c", bridge.format("stranger"))[0] in (0, 1)
         assert site.lab.execute("node1", "bash", "-c", bridge.format("debian"))[0] == 124
