@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from pool.task.compile import compile_task
-from pool.task.document import Word, read_document
+from pool.task.document import read_document
 from pool.task.fields import task_fields
 from pool.task.json_schema import DIALECT, json_schema
 from pool.task.load import load_task
@@ -20,6 +20,7 @@ from pool.task.needed import needed_env
 from pool.task.normal import normal_form
 from pool.task.reference import reference_markdown
 from pool.task.schema import TaskConfig
+from tests.unit.task.core_schema import core
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -84,15 +85,6 @@ stop_criteria: master-done
 utilization_policy: {min_gpu_utilization: 1, time_window: 5m}
 schedule: {cron: ["* * * * *"]}
 """
-
-
-def core(value: Any) -> Any:
-    """A document's value as an editor's YAML 1.2 parser sees it."""
-    if isinstance(value, dict):
-        return {key: core(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [core(item) for item in value]
-    return value.value if isinstance(value, Word) else value
 
 
 @pytest.fixture(scope="module")

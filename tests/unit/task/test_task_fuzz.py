@@ -11,7 +11,6 @@ import os
 import random
 import resource
 import time
-from typing import Any
 
 import jsonschema
 from hypothesis import HealthCheck, given, settings
@@ -19,12 +18,13 @@ from hypothesis import strategies as st
 
 from pool.errors import PoolError, TaskError
 from pool.task.compile import compile_task
-from pool.task.document import Word, read_document
+from pool.task.document import read_document
 from pool.task.json_schema import json_schema
 from pool.task.load import load_task
 from pool.task.needed import needed_env
 from pool.task.normal import normal_form
 from pool.task.schema import TaskConfig
+from tests.unit.task.core_schema import core
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 HEAD = b"type: task\ncommands: [x]\n"
@@ -111,15 +111,6 @@ junk = st.recursive(
     ),
     max_leaves=12,
 )
-
-
-def core(value: Any) -> Any:
-    """A document's value as an editor's YAML 1.2 parser sees it."""
-    if isinstance(value, dict):
-        return {key: core(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [core(item) for item in value]
-    return value.value if isinstance(value, Word) else value
 
 
 def feed(text: bytes) -> bool:

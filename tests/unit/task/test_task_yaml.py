@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from pool.errors import TaskError
-from pool.task.document import MAX_BYTES, MAX_DEPTH, Word, read_document
+from pool.task.document import MAX_BYTES, MAX_DEPTH, read_document
 from pool.task.load import load_task
-
-
-def core(value: Any) -> Any:
-    """A document's value in core-schema types."""
-    if isinstance(value, dict):
-        return {key: core(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [core(item) for item in value]
-    return value.value if isinstance(value, Word) else value
+from tests.unit.task.core_schema import core
 
 
 def read(text: str | bytes) -> Any:
