@@ -226,9 +226,10 @@ class Service:
     def _own(self, peer: Peer, head: dict[str, Any], must_exist: bool = True) -> JobFolder:
         """The job's folder, of the asking pool; another pool's job is refused."""
         folder = JobFolder(self._state, head["job"])
-        if folder.pool not in (None, peer.pool) or self._ledger.pool_of(folder.job) not in (None, peer.pool):
+        owner = folder.pool
+        if owner not in (None, peer.pool) or self._ledger.pool_of(folder.job) not in (None, peer.pool):
             raise RefusedError("not_yours", "job {} belongs to another pool".format(folder.job))
-        if must_exist and folder.pool is None:
+        if must_exist and owner is None:
             raise RefusedError("no_such_job", "job {} is not on this host".format(folder.job))
         return folder
 
