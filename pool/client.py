@@ -1,9 +1,9 @@
 """Talks to the pool server over its Unix socket; starts it when it does not run. The CLI's way in, and the Python SDK.
 
-    with pool.client.connect() as server: ...    is not needed: each call is a connection of its own
     Client().get("/hosts")                       JSON
     Client().stream("GET", "/runs/x/follow")     frames: (head, body) pairs
 
+Each call is a connection of its own; there is nothing to open or close.
 Light on purpose: importing `http.client` alone costs more than this file may (`pool ps` <= 5 x `python -c pass`).
 HTTP/1.0 with `Connection: close` needs no more than this.
 """
