@@ -14,17 +14,16 @@ import os
 import secrets
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, HostError, HostKeyError, PoolError, UnreachableError
 from pool.lifecycle.assemble import known_hosts, target_of
+from pool.lifecycle.visit import log_path, look_around
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
-from pool.provision.preflight import Preflight, Scope, preflight
+from pool.provision.preflight import Preflight, Scope
 from pool.provision.progress import StepEvent
 from pool.provision.zipapp import build_runner
-from pool.ssh import connection as ssh
 from pool.ssh import host_keys
 from pool.states import HostStatus
 
@@ -155,11 +154,7 @@ def _enter(ctx: Context, wanted: Wanted, on_step: Callable[[StepEvent], None]) -
             host_keys.pin(file, host.address, host.port, contact.key)
         elif host_keys.fingerprint(was_pinned) != fingerprint:
             raise HostKeyError(f"{host.name}: the pinned key is {host_keys.fingerprint(was_pinned)}")
-        connection = ssh.connect(target_of(host), file)
-        try:
-            seen = preflight(host.name, partial(ssh.exec, connection), scope=wanted.scope)
-        finally:
-            connection.close()
+        seen = look_around(ctx, host, wanted.scope)
     except HostError as error:
         if was_pinned is None:
             host_keys.forget(file, host.address, host.port)
@@ -185,7 +180,6 @@ def _provision(
     ctx: Context, entered: Sequence[tuple[Host, Preflight]], on_step: Callable[[StepEvent], None]
 ) -> dict[str, Added]:
     zipapp = os.path.join(ctx.folder, "ansible", "runner.pyz")
-    log = os.path.join(ctx.folder, "ansible", time.strftime("add-%Y%m%d-%H%M%S-") + secrets.token_hex(2) + ".log")
     try:
         os.makedirs(os.path.dirname(zipapp), mode=0o700, exist_ok=True)
         build_runner(zipapp)
@@ -193,7 +187,7 @@ def _provision(
             "host.yml",
             [target_of(host) for host, _ in entered],
             known_hosts=known_hosts(ctx),
-            log=log,
+            log=log_path(ctx, "add"),
             variables={host.name: runner_variables(seen, zipapp) for host, seen in entered},
             on_event=on_step,
         )
@@ -220,7 +214,7 @@ def _await_ready(ctx: Context, host: Host, added: Added, on_step: Callable[[Step
     """The link's keeper makes the host ready once its runner has told its facts."""
     began = time.monotonic()
     on_step(StepEvent(host.name, "link to the runner", "started", 0.0))
-    while ctx.store.hosts.get(host.id).status == HostStatus.PROVISIONING:
+    while True:
         seen = ctx.bell.count
         if ctx.store.hosts.get(host.id).status != HostStatus.PROVISIONING:
             break

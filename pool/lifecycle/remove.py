@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pool.errors import ConflictError, PoolError, RunnerError, UnreachableError
 from pool.lifecycle import stop
 from pool.lifecycle.assemble import known_hosts, target_of
+from pool.lifecycle.visit import log_path, look_around
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
-from pool.provision.preflight import preflight
 from pool.provision.progress import StepEvent
 from pool.runner.frames import MAX_BODY
-from pool.ssh import connection as ssh
 from pool.ssh import host_keys
 from pool.states import HostStatus, JobStatus
 
@@ -83,10 +80,11 @@ def _kill(ctx: Context, host: Host, live: list[Job]) -> None:
     for run_id in {job.run_id for job in live}:
         stop.ask(ctx, run_id, abort=True)
     deadline = time.monotonic() + _KILL_S
-    while ctx.keeper.is_up(host.id) and ctx.store.runs.on_host(host.id) and time.monotonic() < deadline:
+    while True:
         seen = ctx.bell.count
-        if ctx.store.runs.on_host(host.id):
-            ctx.bell.wait(seen, 1.0)
+        if not ctx.store.runs.on_host(host.id) or not ctx.keeper.is_up(host.id) or time.monotonic() > deadline:
+            return
+        ctx.bell.wait(seen, 1.0)
 
 
 def _fetch_logs(ctx: Context, host: Host) -> None:
@@ -119,19 +117,13 @@ def _fetch(ctx: Context, host: Host, job_id: str, write: Callable[[bytes], objec
 
 
 def _undo(ctx: Context, host: Host, on_step: Callable[[StepEvent], None]) -> None:
-    connection = ssh.connect(target_of(host), known_hosts(ctx))
-    try:
-        seen = preflight(host.name, partial(ssh.exec, connection))
-    finally:
-        connection.close()
-    log = os.path.join(ctx.folder, "ansible", time.strftime("rm-%Y%m%d-%H%M%S-") + secrets.token_hex(2) + ".log")
-    os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
+    seen = look_around(ctx, host)
     ctx.keeper.drop(host.id)
     outcome = run_playbook(
         "remove.yml",
         [target_of(host)],
         known_hosts=known_hosts(ctx),
-        log=log,
+        log=log_path(ctx, "rm"),
         variables={host.name: runner_variables(seen, zipapp="")},
         on_event=on_step,
     )[host.name]
