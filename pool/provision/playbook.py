@@ -122,11 +122,11 @@ def _run(
     cancelled: Callable[[], bool],
     timeout_s: float,
 ) -> dict[str, Outcome]:
-    from ansible_runner.config.runner import RunnerConfig
-    from ansible_runner.exceptions import AnsibleRunnerException
-    from ansible_runner.runner import Runner
+    # The package itself, never a module of it: while another thread still imports the package, `import` waits for all
+    # of it, but takes a module of it that is there already and fails in what is not there yet.
+    import ansible_runner
 
-    settings = RunnerConfig(
+    settings = ansible_runner.RunnerConfig(
         private_data_dir=folder,
         playbook=playbook,
         inventory=os.path.join(folder, "inventory.json"),
@@ -154,7 +154,7 @@ def _run(
         events.put(event)
         return False  # nothing is kept on disk
 
-    runner = Runner(
+    runner = ansible_runner.Runner(
         settings,
         event_handler=queue_event,
         status_handler=forget_environment,
@@ -164,7 +164,7 @@ def _run(
     reader.start()
     try:
         runner.run()
-    except AnsibleRunnerException as exc:
+    except ansible_runner.AnsibleRunnerException as exc:
         raise ProvisionError(f"ansible-runner failed: {exc}", hint=f"less {progress.log}", log=progress.log) from exc
     finally:
         events.put(None)

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pool.lab import processes as lab_processes
 from pool.lab.loopback import LabHost
 from pool.runner import durable, processes
 from pool.store.store import Store
-from tests.conftest import PRIVATE, REPOSITORY, Cli, Result
+from tests.conftest import PRIVATE, REPOSITORY, Cli, Result, add_ssh
 from tests.runner_host import until
 
 
@@ -70,7 +69,7 @@ class Pool:
 
     def until_ready(self) -> None:
         """Until both hosts have their link."""
-        until(lambda: all(host["status"] == "ready" for host in self.get("/hosts")), "two ready hosts")
+        until(lambda: [host["status"] for host in self.get("/hosts")] == ["ready"] * 2, "two ready hosts")
 
     def submit(
         self, name: str, commands: list[str], *, nodes: int = 1, gpu: str | None = None, **options: Any
@@ -151,19 +150,11 @@ class World:
         self.hosts = loopback.up(2, root=self.root)
         self.pool = Pool(os.path.join(folder, "a"), self.root)
         self._pools = [self.pool]
-        adding = [threading.Thread(target=self._add, args=(host,)) for host in self.hosts]
         self.pool.cli("server", "start")
-        for thread in adding:
-            thread.start()
-        for thread in adding:
-            thread.join()
-
-    def _add(self, host: LabHost) -> None:
-        done = self.pool.cli(
-            *("add-ssh", f"{host.user}@{host.address}", "-p", str(host.port), "-i", host.key),
-            *("--name", host.name, "--fingerprint", host.fingerprint),
-        )
-        assert done.rc == 0, done
+        adding = [self.pool.cli.start(*add_ssh(host)) for host in self.hosts]
+        for each in adding:
+            output = each.communicate(timeout=120)[1]
+            assert each.returncode == 0, output
 
     def another_pool(self, name: str) -> Pool:
         """A pool of its own on the same hosts, as if they had been added to it too."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pool.provision.playbook import RunPlaybook, run_playbook
 from pool.provision.progress import Outcome, StepEvent
 from pool.ssh import host_keys
 from pool.ssh.destination import Target
+from tests.conftest import REPOSITORY
 from tests.fakes import FakePlaybook
 
 PLAYBOOK = """
@@ -145,3 +148,39 @@ def test_several_at_once_from_other_threads(play: Play) -> None:
     for thread in threads:
         thread.join(120)
     assert [all(outcome.ok for outcome in outcomes.values()) for outcomes in found] == [True, True]
+
+
+_WHILE_IMPORTED = """
+import importlib.metadata, sys, threading, time
+from pool.errors import PoolError
+from pool.provision.playbook import run_playbook
+from pool.ssh.destination import Target
+
+# ansible_runner's last act of being imported: the second run begins while the first is in it.
+reached, found = threading.Event(), importlib.metadata.entry_points
+def entry_points(**query):
+    reached.set()
+    time.sleep(0.5)
+    return found(**query)
+importlib.metadata.entry_points = entry_points
+
+def play(log):
+    target = Target("gpu1", "127.0.0.1", 1, "root", "/none")
+    outcome = run_playbook(
+        "host.yml", [target], known_hosts="/none", log=log, variables={}, on_event=lambda event: None
+    )
+    print(type(outcome["gpu1"].error).__name__)
+
+first = threading.Thread(target=play, args=(sys.argv[1],))
+first.start()
+assert reached.wait(60)
+play(sys.argv[2])
+first.join()
+"""
+
+
+def test_a_run_may_begin_while_the_library_is_still_imported(tmp_path: Path) -> None:
+    """The first two runs of a fresh server: both get as far as the host, which refuses."""
+    argv = [sys.executable, "-c", _WHILE_IMPORTED, str(tmp_path / "one.log"), str(tmp_path / "two.log")]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=False)
+    assert done.stdout == "UnreachableError\nUnreachableError\n", done.stderr
