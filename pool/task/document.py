@@ -142,6 +142,9 @@ class _Composer:
     def _mistake(self, message: str, hint: str | None = None, place: Place | None = None) -> TaskError:
         return task_error(self.document.source, self.document.lines, [Mistake(place or self._here(), message, hint)])
 
+    def _too_deep(self, place: Place | None = None) -> TaskError:
+        return self._mistake(f"nested more than {MAX_DEPTH} deep", "a task file needs five levels", place)
+
     def _node(self, depth: int) -> _Node:
         """The node that begins at the current event; the current event is the next one afterwards."""
         event: Any = self.event
@@ -188,7 +191,7 @@ class _Composer:
         if event.tag not in (None, "!", _TAG + ("map" if is_map else "seq")):
             raise self._mistake(f"the tag {_shown(event.tag)} is not allowed", "remove it: values need no tag")
         if depth > MAX_DEPTH:
-            raise self._mistake(f"nested more than {MAX_DEPTH} deep", "a task file needs five levels")
+            raise self._too_deep()
         node = _Node([], "map" if is_map else "list", place)
         end = yaml.MappingEndEvent if is_map else yaml.SequenceEndEvent
         self._next()
@@ -210,7 +213,7 @@ class _Composer:
         if node.size > MAX_NODES:
             raise self._mistake(f"more than {MAX_NODES} values, aliases written out", _TOO_MANY, node.place)
         if depth + node.depth > MAX_DEPTH + 1:
-            raise self._mistake(f"nested more than {MAX_DEPTH} deep", "a task file needs five levels", child.place)
+            raise self._too_deep(child.place)
 
     def _value(self, node: _Node, path: Path) -> Any:
         self.document.places[path] = node.place
@@ -275,6 +278,8 @@ class _Composer:
             return self._mistake("a character that YAML does not allow", "remove it, or write it as an escape", place)
         problem = getattr(error, "problem", None) or "not YAML"
         place = Place(mark.line + 1, mark.column + 1)
+        if "nesting depth" in problem:  # from libyaml 0.2.6: it scans past our own bound before it tells of the first [
+            return self._too_deep(place)
         return self._mistake(f"not valid YAML: {problem}", _syntax_hint(self.document.lines, place, problem), place)
 
 
