@@ -1,6 +1,6 @@
 # make demo   the whole idea on two real SSH hosts of this machine, in a minute
 # make test   everything that CI runs
-# make system the tests on whole machines: systemd in containers; root and a Docker engine (apt-get installs it)
+# make system of that, the tests on whole machines: systemd in containers; as root only (apt-get installs the engine)
 # make lint   all static checks
 # make bench  measure, in ratios to other tools
 # make docs   the parts of README.md that are made from the code
@@ -21,7 +21,7 @@ demo: .venv/.stamp openssh
 	@$(IN_VENV) examples/demo.sh
 
 test: .venv/.stamp-dev check openssh
-	@$(IN_VENV) pytest tests --ignore=tests/system
+	@$(IN_VENV) pytest tests
 
 system: .venv/.stamp-dev openssh
 	@$(IN_VENV) pytest tests/system

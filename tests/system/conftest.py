@@ -39,11 +39,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def system_lab(session_dir: str) -> Iterator[tuple[SystemLab, list[LabHost]]]:
+def system_lab(session_dir: str, request: pytest.FixtureRequest) -> Iterator[tuple[SystemLab, list[LabHost]]]:
     """node1 and node2, with two cards each. Where this machine can have no such hosts, one line says so."""
     if not_run:
         pytest.skip(not_run[0])
-    lab = SystemLab(os.path.join(session_dir, "system"))
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    # The packages that it installs, and what takes long, are told as they come, not when all tests have ended.
+    lab = SystemLab(os.path.join(session_dir, "system"), tell=lambda line: reporter.write_line(f"\nsystem lab: {line}"))
     try:
         hosts = lab.up(2)
     except LabError as error:
