@@ -1,5 +1,7 @@
 """The stand-in for `nvidia-smi` on a lab host: the same options, text and exit codes, for cards that are not there.
 
+tests/contract/test_nvidia_smi.py holds it against what a real one answered.
+
 It runs on the lab host as a program of its own (standard library, Python >= 3.8) and reads the JSON file that it is
 given: `{"driver": "550.127.08", "fault": null, "gpus": [{"uuid", "name", "memory.total", "compute_cap"}, ...]}`.
 `fault` is what a sick card does: `hang` (no answer), `driver` (rc 9, driver not loaded), `none` (rc 6, no devices).
@@ -52,13 +54,17 @@ def main(path: str, arguments: list[str]) -> int:
         sys.stdout.write("No devices were found\n")
         return 6
     options = _options(arguments)
+    listed = "-L" in options or "--list-gpus" in options
+    if listed and "-i" in options:
+        sys.stdout.write("ERROR: Option -i is not valid for this command. Please run 'nvidia-smi -h' for help.\n\n")
+        return 2
     rows = [_row(index, gpu, cards) for index, gpu in enumerate(cards["gpus"])]
     if options.get("-i") is not None:
         rows = [row for row in rows if options["-i"] in (row["index"], row["uuid"], row["pci.bus_id"])]
         if not rows:
             sys.stdout.write("No devices were found\n")
             return 6
-    if "-L" in options or "--list-gpus" in options:
+    if listed:
         for row in rows:
             sys.stdout.write(f"GPU {row['index']}: {row['name']} (UUID: {row['uuid']})\n")
         return 0
@@ -107,9 +113,6 @@ def _query(rows: list[dict[str, str]], fields: list[str], style: list[str]) -> i
         if field not in FIELDS:
             sys.stdout.write(f'Field "{field}" is not a valid field to query.\n\n')
             return 2
-    if "csv" not in style:
-        sys.stdout.write('Option --format=csv is required with "--query-gpu".\n')
-        return 2
     if "noheader" not in style:
         sys.stdout.write(", ".join(FIELDS[field][0] for field in fields) + "\n")
     for row in rows:
