@@ -24,6 +24,7 @@ from pool.lab.loopback import LabHost
 # A shell that runs the tests in the background ignores SIGINT, and so would everything they start; people's do not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest.register_assert_rewrite("tests.container_cases")
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Of the caller's environment, what would let a test see the person's own pool, keys or task variables.
 PRIVATE = ("POOL_", "DSTACK_", "SSH_", "ANSIBLE_", "XDG_")

@@ -74,5 +74,6 @@ def _unit_argv(job: str) -> list[str]:
         "--property=Type=exec",
         "--property=KillMode=mixed",
         "--property=OOMPolicy=continue",
+        "--property=After=docker.service",
         "--",
     ]

@@ -10,6 +10,8 @@ import struct
 import subprocess
 from typing import Any
 
+from pool.runner.engine import Engine, EngineError, EngineGoneError
+
 #: A driver in trouble makes nvidia-smi hang; the runner must not hang with it.
 GPU_TIMEOUT_S = 15.0
 _QUERY = "index,uuid,name,memory.total,driver_version,compute_cap"
@@ -20,6 +22,7 @@ def facts(state: str) -> dict[str, Any]:
     """The facts as JSON; `pool.host.facts_from_json` reads them. Memory and disk in MiB."""
     disk = os.statvfs(state)
     gpus, driver, problem = nvidia_gpus()
+    docker, docker_problem = _docker()
     return {
         "cpus": len(os.sched_getaffinity(0)),
         "memory_mib": _memory_mib(),
@@ -33,7 +36,8 @@ def facts(state: str) -> dict[str, Any]:
         "os": _os_name(),
         "kernel": platform.release(),
         "arch": platform.machine(),
-        "docker": _docker_version(),
+        "docker": docker,
+        "docker_problem": docker_problem,
     }
 
 
@@ -122,6 +126,15 @@ def _os_name() -> str:
     return values.get("PRETTY_NAME", "").strip('"')
 
 
-def _docker_version() -> str | None:
-    code, out = _ask(["docker", "version", "--format", "{{.Server.Version}}"], 5.0)
-    return out.strip() if code == 0 else None
+def _docker() -> tuple[str | None, str | None]:
+    """`(version, problem)` of an engine that jobs can use; neither where there is no sign of one."""
+    try:
+        version = Engine().version()
+    except EngineGoneError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        return None, None if missing else str(error)
+    except EngineError as error:
+        return None, str(error)
+    if os.getuid() != 0:
+        return None, "the runner there is not run by root"
+    return version, None

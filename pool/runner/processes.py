@@ -84,6 +84,11 @@ def of_job(job_id: str, leader: dict[str, Any] | None = None, supervisor: dict[s
     return sorted(found - {os.getpid()})
 
 
+def is_of_job(pid: int, job_id: str) -> bool:
+    """True for a process that carries the job's mark."""
+    return "{}={}".format(MARK, job_id).encode() in _environ(pid)
+
+
 def marked_jobs() -> set[str]:
     """The ids of all jobs of which a process lives, as far as the marks tell."""
     prefix = MARK.encode() + b"="

@@ -14,12 +14,15 @@ import threading
 import time
 from typing import Any, Callable
 
-from pool.runner import durable, launch, probe, processes, spec
+from pool.runner import durable, launch, probe, processes
 from pool.runner.archive import Archives
+from pool.runner.containers import Containers
 from pool.runner.forker import Forked
 from pool.runner.frames import MAX_BODY
+from pool.runner.image import Images
 from pool.runner.jobs import EXITED, PREPARED, RUNNING, JobFolder, all_jobs
 from pool.runner.ledger import HELD, Ledger, RefusedError
+from pool.runner.prepare import Preparer
 from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN, VERSION
 from pool.runner.watch import FolderWatch
 
@@ -54,6 +57,9 @@ class Service:
         self._supervisors: dict[str, subprocess.Popen[bytes] | Forked] = {}
         os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
         self._archives = Archives(os.path.join(state, "code"))
+        self._images = Images()
+        self._preparer = Preparer(state, self._archives, self._images)
+        self._containers = Containers(state)
         alive = processes.marked_jobs()
         unfinished = [folder for folder in all_jobs(state) if folder.exit is None or folder.job in alive]
         self._ledger = Ledger(
@@ -138,33 +144,20 @@ class Service:
             self._archives.finish(head["sha256"])
         return {}
 
+    def verb_image(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Have a container image here; `{"image": None}` when that takes longer than `wait_s`: ask again."""
+        self._own(peer, head, must_exist=False)
+        return self._images.ready(str(head["name"]), head.get("login"), min(float(head.get("wait_s", 0)), 30.0))
+
     def verb_prepare(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Make the job's folder: code unpacked, script and environment written. Nothing of the job runs yet."""
         folder = self._own(peer, head, must_exist=False)
         with self._lock_of(folder):  # the server that asked before may be gone and its request still under way
             if folder.started is None:
                 gpus = self._ledger.hold(folder.job, peer.pool)
-                self._prepare(peer, folder, head["task"], gpus)
+                self._preparer.prepare(folder, head["task"], gpus, peer.pool, peer.uid)
+                self._watch.add(folder.job, folder.path)
         return folder.status()
-
-    def _prepare(self, peer: Peer, folder: JobFolder, asked: dict[str, Any], gpus: list[str]) -> None:
-        built = spec.build(folder, asked, gpus, peer.pool, peer.uid)
-        folder.remove()
-        os.makedirs(folder.path, mode=0o711, exist_ok=True)
-        os.makedirs(folder.work, exist_ok=True)
-        os.chown(folder.work, peer.uid, built["gid"])
-        if asked.get("code"):
-            self._archives.unpack(asked["code"], folder.work, peer.uid, built["gid"])
-        if not os.path.isdir(built["cwd"]):
-            raise RefusedError(
-                "bad_request", "there is no folder {!r} in the uploaded folder".format(asked["working_dir"])
-            )
-        _write_text(folder.file("script"), asked["script"], peer.uid, built["gid"], 0o400)
-        _write_text(folder.file("hosts"), asked.get("hosts_file") or "", peer.uid, built["gid"], 0o444)
-        folder.keep_exit_room()
-        durable.write_json(folder.file("env.json"), spec.environment(folder, asked, gpus, peer.uid))
-        durable.write_json(folder.file("spec.json"), built)
-        self._watch.add(folder.job, folder.path)
 
     # -- running it ---------------------------------------------------------------------------------------------
 
@@ -279,7 +272,7 @@ class Service:
             self._write_end(folder, "host_reboot")
         elif folder.supervised():
             self._signal_supervisor(folder)
-        elif processes.kill_job(folder.job, started.get("session"), soft_s=0.0):
+        elif processes.kill_job(folder.job, started.get("session"), soft_s=0.0) and self._containers.gone(folder):
             self._write_end(folder, "supervisor_lost")
 
     def _write_end(self, folder: JobFolder, reason: str) -> None:
@@ -287,6 +280,7 @@ class Service:
             if folder.exit is None:
                 record = {"exit_code": None, "reason": reason, "at": time.time(), "log_bytes": folder.log_bytes}
                 folder.write_exit(record)
+                self._containers.look()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(folder.file("env.json"))
 
@@ -313,8 +307,9 @@ class Service:
     def _settle(self, folder: JobFolder) -> None:
         """After the end: give the GPUs back once none of the job's processes is left."""
         started = folder.started or {}
-        left = started.get("boot") == self._boot and processes.of_job(
-            folder.job, started.get("session"), started.get("supervisor")
+        left = started.get("boot") == self._boot and (
+            processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
+            or not self._containers.gone(folder)
         )
         if not left:
             self._free(folder)
@@ -331,6 +326,7 @@ class Service:
             time.sleep(_LOOK_EVERY_S)
 
     def _look(self) -> None:
+        self._containers.sweep()
         for job, entry in self._ledger.snapshot().items():
             if entry["state"] != HELD:
                 continue
@@ -364,15 +360,6 @@ def _read(path: str, offset: int, limit: int) -> bytes:
         return os.pread(fd, limit, offset)
     finally:
         os.close(fd)
-
-
-def _write_text(path: str, text: str, uid: int, gid: int, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fchmod(fd, mode)
-        os.fchown(fd, uid, gid)
 
 
 def _free_port() -> int:

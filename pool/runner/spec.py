@@ -45,11 +45,12 @@ def build(folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str, 
         raise RefusedError(
             "bad_request", "working_dir {!r} is outside the uploaded folder".format(asked["working_dir"])
         )
+    argv = [] if asked.get("container") else [_shell(asked.get("shell")), folder.file("script")]
     return {
         "job": folder.job,
         "pool": pool,
         "gpus": gpus,
-        "argv": [_shell(asked.get("shell")), folder.file("script")],
+        "argv": argv,
         "cwd": cwd,
         "uid": uid,
         "gid": who.pw_gid,

@@ -1,0 +1,288 @@
+"""A job as a container: made, started, attached to and removed by its supervisor, through the Docker engine.
+
+What it writes comes over the attached stream, byte for byte; Docker keeps no log of it. Where the task has commands the
+container has a terminal, which is made raw before the first of them runs: a shell of ours waits for that at a gate, a
+FIFO. Where the image's own program runs there is nobody to wait, and so no terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import termios
+import time
+import tty
+from typing import Any, Callable, Iterator
+
+from pool.runner import processes
+from pool.runner.engine import Engine, EngineError, EngineGoneError
+from pool.runner.jobs import JobFolder
+from pool.runner.process import Ended
+
+_CHUNK = 1 << 16
+_START_S = 120.0
+#: How long signals, looks and removals wait for an engine that does not answer.
+_PATIENCE_S = 5.0
+#: An engine that has gone is asked again after this long.
+_AGAIN_S = 0.5
+#: How long the stream may stay open once the container has ended.
+_REST_S = 10.0
+
+#: Stands in the log where an engine that was restarted may have dropped output of a container that went on.
+_GAP = b"pool: the Docker engine was restarted: output may be missing here\n"
+
+_LABEL_JOB, _LABEL_RUNNER = "pool.job", "pool.runner"
+
+
+def name_of(job: str) -> str:
+    """The name of a job's container."""
+    return "pool-job-" + job
+
+
+def labels(job: str, pool: str, attempt: int, state: str) -> dict[str, str]:
+    """What says whose a container is: nothing without these is ever touched."""
+    return {"pool.uuid": pool, _LABEL_JOB: job, "pool.attempt": str(attempt), _LABEL_RUNNER: state}
+
+
+class Container:
+    """One job in a container. As `process.Process`, word for word."""
+
+    def __init__(self, folder: JobFolder, spec: dict[str, Any]) -> None:
+        self.leader: dict[str, Any] = {}  #: none: its first process is the engine's
+        self.output = self.exit = -1
+        self.look_again_s: float | None = None
+        self._folder, self._spec = folder, spec["container"]
+        self._path = "/containers/" + name_of(folder.job)
+        self._engine = Engine()
+        self._gate = -1
+        self._stream: socket.socket | None = None
+        self._waiting: socket.socket | None = None
+        self._told = b""
+        self._frame, self._left = b"", 0
+        self._gap = b""
+        self._killed = False
+
+    def prepare(self, env: dict[str, Any]) -> None:
+        """Nothing yet: the engine is asked once the job is ours to start."""
+        self._env = env
+        if self._spec["gate"]:
+            self._gate = os.open(self._folder.file("gate"), os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def start(self) -> str:
+        """Make it and let it run; why it could not, or nothing."""
+        config = {**self._spec["config"], "Env": ["{}={}".format(*pair) for pair in self._env.items()]}
+        try:
+            self._engine.ask("POST", "/containers/create", config, timeout_s=_START_S, name=name_of(self._folder.job))
+            self._attach("next-exit")
+            self._engine.ask("POST", self._path + "/start", timeout_s=_START_S)
+            return self._open_gate()
+        except (EngineError, EngineGoneError) as error:
+            return _in_words(str(error))
+
+    def poll(self) -> Ended | None:
+        """How it ended; None while it runs, and while nobody can tell."""
+        if self._waiting is None:
+            return self._look_again()
+        if not select.select([self._waiting], [], [], 0)[0]:
+            return None
+        code = self._read_end()
+        if code is not None:
+            return self._ended(code)
+        if self._waiting is None:
+            return self._look_again()
+        return None
+
+    def read(self) -> bytes:
+        """The next piece of output, if there is one; at the end `output` is -1."""
+        assert self._stream is not None
+        try:
+            chunk = self._stream.recv(_CHUNK)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._stream.close()
+            self._stream, self.output = None, -1
+        gap, self._gap = self._gap, b""
+        return gap + (chunk if self._spec["gate"] else self._unframed(chunk))
+
+    def interrupt(self) -> None:
+        """Ask it to end: SIGINT to the group of its first process, or to the image's own program."""
+        self._signal("SIGINT")
+
+    def kill(self) -> None:
+        """End all of it now, if need be without the engine."""
+        self._killed = True
+        processes.send(processes.of_job(self._folder.job), signal.SIGKILL)
+        self._signal("SIGKILL")
+
+    def clear(self, soft_s: float) -> bool:
+        """End what is left of it: of a container that has ended, nothing; of one that nobody could tell of, all."""
+        return processes.kill_job(self._folder.job, None, soft_s=soft_s)
+
+    def rest(self, limit_s: float | None) -> Iterator[bytes]:
+        """What is still in the stream."""
+        until = time.monotonic() + (_REST_S if limit_s is None else limit_s)
+        while self.output >= 0 and select.select([self.output], [], [], max(0.0, until - time.monotonic()))[0]:
+            yield self.read()
+
+    def remove(self) -> bool:
+        """Remove the container; False when the engine does not say that it is gone."""
+        return remove(self._engine, self._folder.job)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _attach(self, condition: str) -> None:
+        """Have its output and its end told."""
+        self._stream = self._engine.open("POST", self._path + "/attach", stream=1, stdout=1, stderr=1)
+        self._waiting = self._engine.open("POST", self._path + "/wait", condition=condition)
+        self.output, self.exit = self._stream.fileno(), self._waiting.fileno()
+        self._told, self._frame, self._left = b"", b"", 0
+        self.look_again_s = None
+
+    def _open_gate(self) -> str:
+        """Make its terminal raw, and let the commands run; why that cannot be, or nothing."""
+        if self._gate < 0:
+            return ""
+        pid = self._first_process()
+        if pid is None:
+            return "the engine's processes are not to be seen from here"
+        with contextlib.suppress(OSError):  # it may have ended already, and says so itself
+            terminal = os.open("/proc/{}/fd/1".format(pid), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            try:
+                tty.setraw(terminal, termios.TCSANOW)
+            except termios.error as error:
+                return "its terminal cannot be made raw: {}".format(error)
+            finally:
+                os.close(terminal)
+        os.write(self._gate, b"\n")
+        return ""
+
+    def _first_process(self) -> int | None:
+        """Its number, 0 once it has ended; None when the engine's numbers are not this host's.
+
+        An engine tells of a process a moment before that is the job's, and for a moment after its end.
+        """
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            pid = int(self._state()["Pid"])
+            if not pid or processes.is_of_job(pid, self._folder.job):
+                return pid
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.005)
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._engine.ask("GET", self._path + "/json", timeout_s=_PATIENCE_S)["State"]
+        return state
+
+    def _read_end(self) -> int | None:
+        """The exit code out of the answer to `wait`; None when it is not there yet, or will not come."""
+        assert self._waiting is not None
+        try:
+            chunk = self._waiting.recv(_CHUNK)
+        except OSError:
+            chunk = b""
+        self._told += chunk
+        start, end = self._told.find(b"{"), self._told.rfind(b"}")
+        with contextlib.suppress(ValueError, KeyError):
+            return int(json.loads(self._told[start : end + 1])["StatusCode"])
+        if not chunk:
+            self._waiting.close()
+            self._waiting, self.exit, self.look_again_s = None, -1, _AGAIN_S
+        return None
+
+    def _ended(self, code: int) -> Ended:
+        """What its end was, as far as the engine knows more than the code."""
+        if self._gate >= 0 and self._is_waiting():
+            return Ended(code, "the image has no `sh`, which commands need")
+        if code == 0:
+            return Ended(code)
+        try:
+            state = self._state()
+        except EngineError:
+            return Ended(code)
+        except EngineGoneError:
+            return Ended(code, "runtime_restart")
+        return Ended(code, "out_of_memory" if state.get("OOMKilled") else None)
+
+    def _is_waiting(self) -> bool:
+        """True while nobody has taken the byte that opens the gate."""
+        try:
+            return bool(os.read(self._gate, 1))
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return False
+            raise
+
+    def _look_again(self) -> Ended | None:
+        """The engine hung up: it restarts, and either the container goes on or it has ended with it."""
+        try:
+            state = self._state()
+            if state["Running"]:
+                if self._stream is not None:
+                    self._stream.close()
+                self._attach("not-running")
+                self._gap = _GAP
+                return None
+            return Ended(int(state["ExitCode"]), "runtime_restart")
+        except EngineError:
+            return Ended(None, "container_removed")
+        except EngineGoneError:
+            gone = self._killed and not processes.of_job(self._folder.job)
+            return Ended(None, "runtime_restart") if gone else None
+
+    def _signal(self, name: str) -> None:
+        with contextlib.suppress(EngineError, EngineGoneError):
+            self._engine.ask("POST", self._path + "/kill", timeout_s=_PATIENCE_S, signal=name)
+
+    def _unframed(self, chunk: bytes) -> bytes:
+        """Without a terminal stdout and stderr come in frames: a kind, three zeros, a length of four bytes."""
+        found, self._frame = b"", self._frame + chunk
+        while self._frame:
+            if not self._left:
+                if len(self._frame) < 8:
+                    break
+                self._left, self._frame = int.from_bytes(self._frame[4:8], "big"), self._frame[8:]
+            piece, self._frame = self._frame[: self._left], self._frame[self._left :]
+            self._left -= len(piece)
+            found += piece
+        return found
+
+
+def remove(engine: Engine, job: str) -> bool:
+    """Remove a job's container, running or not; True once there is none."""
+    try:
+        engine.ask("DELETE", "/containers/" + name_of(job), timeout_s=_PATIENCE_S, force="1", v="1")
+    except EngineError as error:
+        return error.code == 404
+    except EngineGoneError:
+        return False
+    return True
+
+
+def sweep(engine: Engine, state: str, may_go: Callable[[str, bool], bool]) -> bool:
+    """Remove this runner's containers of which `may_go(job, whether it runs)`; False when it has to be done again."""
+    wanted = json.dumps({"label": ["{}={}".format(_LABEL_RUNNER, state)]})
+    try:
+        found = engine.ask("GET", "/containers/json", timeout_s=_PATIENCE_S, all="1", filters=wanted)
+    except (EngineError, EngineGoneError):
+        return False
+    jobs = [(each["Labels"].get(_LABEL_JOB, ""), each["State"]) for each in found]
+    removed = [remove(engine, job) for job, running in jobs if may_go(job, running == "running")]
+    return all(removed)
+
+
+def _in_words(said: str) -> str:
+    """What the engine says, for those who did not ask it."""
+    if "could not select device driver" in said or "unknown or invalid runtime name: nvidia" in said:
+        return "Docker on this host cannot give GPUs to containers: nvidia-container-toolkit is missing"
+    if "executable file not found" in said or ("no such file or directory" in said and "exec" in said):
+        return "the image does not have the program: {}".format(said)
+    if "no space left on device" in said:
+        return "Docker has no space left on this host"
+    return said

@@ -1,0 +1,189 @@
+"""From what a server asks to what the engine makes a container of: commands, mounts, limits, GPUs, environment.
+
+In the container: /workflow is the uploaded folder, /.pool has what the runner gives (script, hosts). Host folders,
+privileges and a Docker of its own are the operator's to allow, in `policy.json` of the runner's state folder:
+`{"volumes": ["/data"], "privileged": true}`; without that file nothing of it is.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Any
+
+from pool.runner import durable, processes
+from pool.runner.container import labels
+from pool.runner.engine import Engine, EngineError, EngineGoneError
+from pool.runner.jobs import JobFolder
+from pool.runner.ledger import RefusedError
+
+WORKFLOW = "/workflow"
+_OURS = "/.pool"
+_ROOT = ("", "0", "root")
+#: Commands wait at the gate until their terminal is ready; then the first of these shells that the image has runs them.
+_GATE = (
+    "read -r pool_gate <{0}/gate; exec </dev/null; unset pool_gate TINI_KILL_PROCESS_GROUP; "
+    'for shell in "$@"; do if command -v "$shell" >/dev/null 2>&1; then exec "$shell" {0}/script; fi; done; '
+    'echo "pool: the image has no shell $1" >&2; exit 127'
+).format(_OURS)
+
+
+def build(
+    folder: JobFolder, state: str, asked: dict[str, Any], gpus: list[str], pool: str, image: dict[str, Any]
+) -> dict[str, Any]:
+    """The container's part of the spec: its config but for the environment. RefusedError for what is not allowed."""
+    wants = asked["container"]
+    user = wants.get("user") or str(image["Config"].get("User") or "")
+    config: dict[str, Any] = {
+        "Image": image["Id"],
+        "User": wants.get("user") or "",
+        "Labels": labels(folder.job, pool, int(wants.get("attempt", 1)), state),
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": _host_config(state, wants, gpus),
+    }
+    commands = bool(asked.get("script"))
+    if commands:
+        shells = [asked["shell"]] if asked.get("shell") else ["bash", "sh"]
+        config.update(Entrypoint=["sh", "-c", _GATE, "pool", *shells], Cmd=[], Tty=True)
+    elif wants.get("argv"):
+        config.update(Entrypoint=wants["argv"][:1], Cmd=wants["argv"][1:])
+    own = not commands and not wants.get("argv")
+    config["HostConfig"]["Init"] = not own
+    if not own or asked.get("working_dir") not in (None, "", "."):
+        config["WorkingDir"] = os.path.normpath(os.path.join(WORKFLOW, asked.get("working_dir") or "."))
+    config["HostConfig"]["Mounts"] += _mounts(folder, commands)
+    return {"config": config, "gate": commands, "image": wants["image"], "user": user}
+
+
+def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], user: str) -> dict[str, str]:
+    """What is set beside the image's own, last wins: the pool's, the user's; the GPUs are the runner's alone."""
+    env: dict[str, Any] = {}
+    home = asked["container"].get("home") or "/root"
+    if home != "/root" or user.partition(":")[0] in _ROOT:  # root's home is no other user's
+        env["HOME"] = home
+    if asked.get("hosts_file"):
+        env["DSTACK_MPI_HOSTFILE"] = _OURS + "/hosts"
+    env.update(asked.get("pool_env") or {})
+    env.update(asked.get("env") or {})
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    env["NVIDIA_VISIBLE_DEVICES"] = ",".join(gpus) or "void"
+    env["TINI_KILL_PROCESS_GROUP"] = "1"  # a stop reaches all of the commands, as Ctrl-C does
+    env[processes.MARK] = folder.job
+    for key, value in env.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise RefusedError("bad_request", "env {}: a container's variables are UTF-8 text".format(key)) from None
+    return {str(key): str(value) for key, value in env.items()}
+
+
+def owner(user: str) -> tuple[int, int]:
+    """Whom the uploaded folder belongs to: the container's user where that is a number, else its root.
+
+    A runner that is not root can give nothing away: it stays the runner's.
+    """
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    uid, _, gid = user.partition(":")
+    if not uid.isdigit():
+        return 0, 0
+    return int(uid), int(gid) if gid.isdigit() else int(uid)
+
+
+def _host_config(state: str, wants: dict[str, Any], gpus: list[str]) -> dict[str, Any]:
+    policy = durable.read_json(os.path.join(state, "policy.json")) or {}
+    if wants.get("docker"):
+        raise RefusedError("not_allowed", "docker: a Docker inside of the job is not supported yet")
+    if wants.get("privileged") and policy.get("privileged") is not True:
+        raise RefusedError("not_allowed", "privileged: the operator of this host allows no privileged containers")
+    found: dict[str, Any] = {
+        "NetworkMode": "host" if wants.get("network") == "host" else "bridge",
+        "RestartPolicy": {"Name": "no"},
+        "LogConfig": {"Type": "none", "Config": {}},
+        "Privileged": bool(wants.get("privileged")),
+        "ShmSize": int(wants["shm_mib"]) << 20 if wants.get("shm_mib") else _memory_bytes() // 2,
+        "PidsLimit": _pids() // 2,
+        "Mounts": [_volume(each, policy) for each in wants.get("volumes") or ()],
+        **_limits(wants),
+    }
+    if os.path.isdir("/dev/infiniband"):
+        path = "/dev/infiniband"
+        found["Devices"] = [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}]
+        found["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
+    if gpus:
+        found.update(_gpus(gpus))
+    return found
+
+
+def _limits(wants: dict[str, Any]) -> dict[str, Any]:
+    """The upper ends that were written are limits; the share that was given weighs when the host has too little."""
+    found: dict[str, Any] = {}
+    most, share = wants.get("cpus_max"), wants.get("cpus") or 0
+    if most:
+        found["NanoCpus"] = int(min(float(most), os.cpu_count() or 1) * 1e9)
+    if share:
+        found["CpuShares"] = max(2, int(share * 1024))
+    memory = wants.get("memory_max_mib")
+    if memory:
+        found["Memory"] = found["MemorySwap"] = int(memory) << 20  # both alike: no swap on top
+    return found
+
+
+def _gpus(gpus: list[str]) -> dict[str, Any]:
+    """Exactly these cards, by UUID: through CDI where the engine lists them, else NVIDIA's runtime, else Docker."""
+    try:
+        info = Engine().ask("GET", "/info")
+    except (EngineError, EngineGoneError) as error:
+        raise RefusedError("no_docker", str(error)) from error
+    if _listed(gpus, info.get("CDISpecDirs") or ()):
+        names = ["nvidia.com/gpu=" + uuid for uuid in gpus]
+        return {"Runtime": "runc", "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": names}]}
+    if "nvidia" in (info.get("Runtimes") or {}):
+        return {"Runtime": "nvidia"}  # it reads NVIDIA_VISIBLE_DEVICES
+    return {"DeviceRequests": [{"Driver": "nvidia", "DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]}
+
+
+def _listed(gpus: list[str], folders: Any) -> bool:
+    """True when the engine's lists of devices have every one of these cards."""
+    text = ""
+    for path in [path for folder in folders for path in glob.glob(os.path.join(folder, "*"))]:
+        try:
+            with open(path, errors="replace") as file:
+                text += file.read(1 << 22)
+        except OSError:
+            continue
+    return bool(gpus) and "nvidia.com/gpu" in text and all(uuid in text for uuid in gpus)
+
+
+def _volume(written: str, policy: dict[str, Any]) -> dict[str, Any]:
+    """One host folder, by where it really is. Allowed is a listed folder itself: below it, others may place links."""
+    source, target, *mode = written.split(":")
+    allowed = [str(each) for each in policy.get("volumes") or ()]
+    real = os.path.realpath(source)
+    if real not in [os.path.realpath(each) for each in allowed]:
+        says = "it allows " + ", ".join(allowed) if allowed else "it allows none"
+        raise RefusedError(
+            "not_allowed", "volumes: {} is not allowed by the operator of this host: {}".format(source, says)
+        )
+    if not os.path.isdir(real):
+        raise RefusedError("not_allowed", "volumes: this host has no folder {}".format(source))
+    return {"Type": "bind", "Source": real, "Target": target, "ReadOnly": mode == ["ro"]}
+
+
+def _mounts(folder: JobFolder, commands: bool) -> list[dict[str, Any]]:
+    files = [("hosts", True)] + ([("script", True), ("gate", True)] if commands else [])
+    found: list[dict[str, Any]] = [{"Type": "bind", "Source": folder.work, "Target": WORKFLOW}]
+    for name, read_only in files:
+        target = "{}/{}".format(_OURS, name)
+        found.append({"Type": "bind", "Source": folder.file(name), "Target": target, "ReadOnly": read_only})
+    return found
+
+
+def _pids() -> int:
+    with open("/proc/sys/kernel/pid_max") as file:
+        return int(file.read())
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

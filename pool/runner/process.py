@@ -1,0 +1,133 @@
+"""A job as a process of this host: the job's first process, on a raw terminal of its own, and all that comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import time
+import tty
+from typing import Any, Iterator, NamedTuple
+
+from pool.runner import processes
+
+_CHUNK = 1 << 16
+#: A job inherits none of what the supervisor, Python, or a shell that started the runner in the background has set.
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+class Ended(NamedTuple):
+    """How a job ended: its exit code (128 and the signal that killed it), and a cause that is not the job's own."""
+
+    code: int | None
+    reason: str | None = None
+
+
+class Process:
+    """One job without a container."""
+
+    def __init__(self, job: str, spec: dict[str, Any]) -> None:
+        self.leader: dict[str, Any] = {}  #: the identity of the job's first process
+        self.output = -1  #: what can be read, for `select`; -1 once there is nothing more
+        self.exit = -1  #: what can be read once it has ended; here SIGCHLD tells
+        self.look_again_s: float | None = None  #: when to `poll` again, though nothing can be read
+        self._job, self._spec = job, spec
+        self._pid = 0
+
+    def prepare(self, env: dict[str, Any]) -> None:
+        """Make the job's first process, waiting.
+
+        It execs after a byte on the first pipe, and says on the second why it cannot.
+        """
+        self.output, slave = os.openpty()
+        tty.setraw(slave, termios.TCSANOW)
+        go, self._going = os.pipe()
+        self._failed, failing = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._going)
+            self._exec(go, slave, failing, env)
+        for fd in (slave, go, failing):
+            os.close(fd)
+        self.leader = processes.identity(self._pid)
+
+    def start(self) -> str:
+        """Let it exec; why it could not, or nothing."""
+        with contextlib.suppress(BrokenPipeError):  # it has failed already, and says so
+            os.write(self._going, b"!")
+        os.close(self._going)
+        problem = os.read(self._failed, 300).decode(errors="replace")
+        os.close(self._failed)
+        if problem:
+            os.waitpid(self._pid, 0)
+        return problem
+
+    def poll(self) -> Ended | None:
+        """How it ended; None while it runs."""
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid:
+            return None
+        return Ended(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+    def read(self) -> bytes:
+        """The next piece of output; nothing once no process holds the terminal any more."""
+        try:
+            chunk = os.read(self.output, _CHUNK)
+        except OSError:  # EIO: every writer has closed
+            chunk = b""
+        if not chunk:
+            os.close(self.output)
+            self.output = -1
+        return chunk
+
+    def interrupt(self) -> None:
+        """Ask it to end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End all of it now."""
+        processes.send(processes.of_job(self._job, self.leader), signal.SIGKILL)
+
+    def clear(self, soft_s: float) -> bool:
+        """End what is left of it, `soft_s` after a SIGTERM; False for what cannot be killed."""
+        return processes.kill_job(self._job, self.leader, soft_s=soft_s)
+
+    def rest(self, limit_s: float | None) -> Iterator[bytes]:
+        """What is still in the terminal; with a limit where a process that cannot be killed may write for ever."""
+        until = None if limit_s is None else time.monotonic() + limit_s
+        while self.output >= 0 and select.select([self.output], [], [], 0)[0]:
+            yield self.read()
+            if until is not None and time.monotonic() > until:
+                return
+
+    def remove(self) -> bool:
+        """Leave nothing but the log; False when something has to be removed later."""
+        return True
+
+    def _exec(self, go: int, slave: int, failing: int, env: dict[str, Any]) -> None:
+        """In the child: become the job. A raw terminal keeps bytes as they are and makes programs flush by the line."""
+        try:
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDONLY)
+            for fd, source in ((0, null), (1, slave), (2, slave)):
+                os.dup2(source, fd)
+            signal.set_wakeup_fd(-1)
+            for number in _DEFAULT_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            if os.getuid() == 0 and self._spec["uid"] != 0:
+                os.initgroups(self._spec["user"], self._spec["gid"])
+                os.setgid(self._spec["gid"])
+                os.setuid(self._spec["uid"])
+            os.umask(0o022)
+            os.chdir(self._spec["cwd"])
+            if os.read(go, 1):
+                # Bytes, because this Python's idea of the locale must not decide what the job sees.
+                plain = {k.encode(errors="surrogateescape"): v.encode(errors="surrogateescape") for k, v in env.items()}
+                os.execve(self._spec["argv"][0], self._spec["argv"], plain)
+        except BaseException as error:
+            os.write(failing, str(error).encode(errors="replace")[:300])
+        finally:
+            os._exit(127)

@@ -1,0 +1,271 @@
+"""What a host promises about a job in a container, whichever engine runs it: cases for `bench`, a fixture of each."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pool.runner.container import labels
+from pool.runner.engine import Engine, EngineError
+from tests.runner_host import POOL, Bridge, RefusalError, RunnerHost, until
+
+#: The command of the image `prints`.
+PRINTS = ["sh", "-c", "echo out; echo err >&2; echo rank $DSTACK_NODE_RANK; exit 6"]
+
+
+@dataclass
+class Bench:
+    """A runner, its engine's socket, and the images `shell`, `prints` (has PRINTS) and `bare` (has no program)."""
+
+    host: RunnerHost
+    socket: str
+    images: dict[str, str]
+    #: No other's on this machine: the processes of a job are found by its id.
+    job: str = field(default_factory=lambda: f"c{uuid.uuid4().hex[:12]}")
+    bridge: Bridge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bridge = self.host.connect()
+
+    def wants(self, image: str = "shell", **container: Any) -> dict[str, Any]:
+        """The container's part of a task."""
+        name = self.images[image]
+        found = self.bridge.ask("image", job="none", name=name, wait_s=0)["image"]
+        assert found
+        return {"image": name, "id": found, "network": "host", **container}
+
+    def start(self, script: str, gpus: list[str] | None = None, image: str = "shell", **task: Any) -> dict[str, Any]:
+        """Reserve, prepare and start the job; its status."""
+        container = self.wants(image, **task.pop("container", {}))
+        return self.bridge.run(self.job, script, gpus, container=container, **task)
+
+    def until_logged(self, text: bytes) -> None:
+        """Until the job has written this."""
+        until(lambda: text in self.bridge.request("read_log", job=self.job, offset=0)[1], f"{text!r} in the log")
+
+    def write(self, name: str) -> None:
+        """Make an empty file in the job's folder."""
+        with open(os.path.join(self.host.path(self.job, "work"), name), "w", encoding="ascii"):
+            pass
+
+    def has(self, job: str = "") -> bool:
+        """True while the engine has the container of the job, or of another one."""
+        try:
+            Engine(self.socket).ask("GET", f"/containers/pool-job-{job or self.job}/json")
+        except EngineError as error:
+            assert error.code == 404
+            return False
+        return True
+
+    def until_free(self) -> None:
+        """Until nothing is left of the job but its folder."""
+        until(lambda: not self.bridge.ask("jobs")["ledger"], "free GPUs")
+        assert not self.has()
+        assert self.host.alive(self.job) == []
+
+
+def test_a_log_is_exact_to_the_byte(bench: Bench) -> None:
+    """Every byte there is, as it was written, on one terminal; the exit code is the job's own."""
+    every = "".join(f"\\{value:03o}" for value in range(256))
+    bench.start(f"[ -t 1 ] && [ -t 2 ] && printf '{every}'; printf 'err\\n' >&2; printf 'out\\n'; exit 7")
+    end = bench.bridge.end_of(bench.job)
+    log = bench.bridge.log(bench.job)
+    assert log == bytes(range(256)) + b"err\nout\n"
+    assert (end["exit_code"], end["reason"], end["log_bytes"]) == (7, None, len(log))
+    assert end["log_sha256"] == hashlib.sha256(log).hexdigest()
+    bench.until_free()
+
+
+def test_much_output_arrives_whole(bench: Bench) -> None:
+    """Also what is still under way when the container has ended."""
+    bench.start("i=0; while [ $i -lt 20000 ]; do echo line $i of many; i=$((i+1)); done")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.log(bench.job) == b"".join(b"line %d of many\n" % i for i in range(20000))
+
+
+def test_the_environment_is_exact_and_nothing_else_is_said(bench: Bench) -> None:
+    """The image's, the pool's, the user's, last wins; the GPUs and the mark are the runner's; nothing of ours stays."""
+    strange = "a\nb %s $HOME 'q' \"d\" é"
+    bench.start(
+        'printf "%s" "$STRANGE" | od -An -c | tr -d " \\n"; echo; echo $A $HOME $POOL_JOB_ID'
+        " .$CUDA_VISIBLE_DEVICES. $NVIDIA_VISIBLE_DEVICES; env | grep -ci tini; read x || echo no input",
+        env={"STRANGE": strange, "A": "user", "NVIDIA_VISIBLE_DEVICES": "all"},
+        pool_env={"A": "pool"},
+    )
+    first, *rest = bench.bridge.log(bench.job).decode().splitlines()
+    shown = {"\n": "\\n"}
+    plain = "".join(shown.get(c, c) for c in strange if c not in " é")
+    assert first.startswith(plain)
+    assert rest == [f"user /root {bench.job} .. void", "0", "no input"]
+
+
+def test_the_folder_is_there_and_what_is_made_in_it_stays(bench: Bench) -> None:
+    """Uploaded files under the working directory; what the job writes there is on the host afterwards."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("sub/data")
+        member.size = 5
+        tar.addfile(member, io.BytesIO(b"bytes"))
+    data = archive.getvalue()
+    code = hashlib.sha256(data).hexdigest()
+    bench.bridge.ask("code_write", data, sha256=code, offset=0)
+    bench.bridge.ask("code_finish", sha256=code)
+    bench.start("cat data; cp data ../made", code=code, working_dir="sub")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.log(bench.job) == b"bytes"
+    with open(os.path.join(bench.host.path(bench.job, "work"), "made"), "rb") as file:
+        assert file.read() == b"bytes"
+
+
+@pytest.mark.parametrize("abort", [False, True])
+def test_a_stop_interrupts_first_and_an_abort_does_not(bench: Bench, abort: bool) -> None:
+    """SIGINT reaches the shell and what it runs; an abort kills. Nothing is left of either."""
+    bench.start("trap 'echo asked; exit 3' INT; echo begun; while :; do sleep 0.1; done")
+    bench.until_logged(b"begun\n")
+    bench.bridge.ask("stop", job=bench.job, grace_s=60, abort=abort)
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == ((137, "aborted") if abort else (3, "stopped"))
+    assert bench.bridge.log(bench.job) == (b"begun\n" if abort else b"begun\nasked\n")
+    bench.until_free()
+
+
+def test_what_ignores_a_stop_is_killed_after_its_grace(bench: Bench) -> None:
+    """With all that it has started."""
+    bench.start("trap '' INT TERM; (sleep 1000) & echo begun; while :; do sleep 0.1; done")
+    bench.until_logged(b"begun\n")
+    bench.bridge.ask("stop", job=bench.job, grace_s=0.3)
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (137, "stopped")
+    bench.until_free()
+
+
+def test_max_duration_ends_a_container(bench: Bench) -> None:
+    """The host does it alone."""
+    bench.start("while :; do sleep 0.1; done", max_duration_s=0.5, stop_duration_s=0.2)
+    assert bench.bridge.end_of(bench.job)["reason"] == "max_duration"
+    bench.until_free()
+
+
+def test_nothing_of_a_container_outlives_its_first_process(bench: Bench) -> None:
+    """A child in the background ends with it; the container is gone before the end is told."""
+    bench.start("setsid sleep 1000 & exit 4")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 4
+    assert not bench.has()
+    bench.until_free()
+
+
+def test_a_container_does_not_notice_that_its_runner_was_killed(bench: Bench) -> None:
+    """kill -9 of the runner: the job goes on, and its end, its code and every byte are told by the next."""
+    bench.start("echo begun; until [ -e go ]; do sleep 0.05; done; echo told; exit 5")
+    bench.until_logged(b"begun\n")
+    bench.host.kill_runner()
+    bench.bridge = bench.host.connect()
+    assert bench.bridge.status(bench.job)["state"] == "running"
+    bench.write("go")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 5
+    assert bench.bridge.log(bench.job) == b"begun\ntold\n"
+    bench.until_free()
+
+
+@pytest.mark.parametrize("runner_too", [False, True])
+def test_a_lost_supervisor_takes_its_container_along(bench: Bench, runner_too: bool) -> None:
+    """kill -9 of it, and of the runner with it: told as that, and nothing is left."""
+    bench.start("echo begun; while :; do sleep 0.1; done")
+    bench.until_logged(b"begun\n")
+    bench.host.kill_supervisor(bench.job)
+    if runner_too:
+        bench.host.kill_runner()
+        bench.bridge = bench.host.connect()
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (None, "supervisor_lost")
+    bench.until_free()
+
+
+def test_an_image_without_commands_runs_its_own_program(bench: Bench) -> None:
+    """Both of its streams, without a terminal."""
+    bench.start("", image="prints", pool_env={"DSTACK_NODE_RANK": "0"})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 6
+    assert sorted(bench.bridge.log(bench.job).splitlines()) == [b"err", b"out", b"rank 0"]
+    bench.until_free()
+
+
+def test_an_entrypoint_runs_without_a_shell(bench: Bench) -> None:
+    """Its words are the program's, as they are."""
+    bench.start("", container={"argv": ["printf", "%s|", "a b", "$HOME"]})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.log(bench.job) == b"a b|$HOME|"
+
+
+def test_an_image_without_a_shell_says_so(bench: Bench) -> None:
+    """Commands need one."""
+    bench.start("echo hi", image="bare")
+    assert "sh" in bench.bridge.end_of(bench.job)["reason"]
+    bench.until_free()
+
+
+def test_an_image_that_cannot_be_had_is_refused(bench: Bench) -> None:
+    """With the cause, and the image's name; nothing of the job is there."""
+    with pytest.raises(RefusalError, match=r"image 127\.0\.0\.1:9/none:1: its registry cannot be reached") as refusal:
+        bench.bridge.ask("image", job=bench.job, name="127.0.0.1:9/none:1", wait_s=30)
+    assert refusal.value.cause == "registry_unreachable"
+
+
+def test_gpus_that_the_engine_cannot_give_are_named(bench: Bench) -> None:
+    """The job does not start without them."""
+    bench.start("echo hi", bench.bridge.gpus()[:1])
+    end = bench.bridge.end_of(bench.job)
+    assert end["exit_code"] is None
+    assert "nvidia-container-toolkit is missing" in end["reason"]
+    assert b"hi\n" not in bench.bridge.log(bench.job)
+    bench.until_free()
+
+
+def test_only_containers_of_this_runner_are_swept(bench: Bench) -> None:
+    """What an ended job, or one that nobody knows, has left is removed; a stranger's is not touched."""
+    engine = Engine(bench.socket)
+    image = bench.wants()["id"]
+    left, theirs = f"{bench.job}-left", f"{bench.job}-theirs"
+    for name, state in ((left, bench.host.state), (theirs, "/another/state")):
+        mounts = [{"Type": "bind", "Source": bench.host.state, "Target": "/workflow"}]
+        host = {"NetworkMode": "host", "Mounts": mounts}
+        config = {
+            "Image": image,
+            "Entrypoint": ["sh"],
+            "Cmd": [],
+            "Labels": labels(name, POOL, 1, state),
+            "HostConfig": host,
+            "Env": [],
+        }
+        engine.ask("POST", "/containers/create", config, name=f"pool-job-{name}")
+    try:
+        bench.host.kill_runner()
+        bench.bridge = bench.host.connect()
+        until(lambda: not bench.has(left), "the end of what was left")
+        assert bench.has(theirs)
+    finally:
+        engine.ask("DELETE", f"/containers/pool-job-{theirs}", force="1")
+
+
+def test_a_job_starts_once_however_often_it_is_asked_for(bench: Bench) -> None:
+    """Also after its end."""
+    bench.start("echo ran")
+    bench.bridge.ask("start", job=bench.job)
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.ask("start", job=bench.job)["state"] == "exited"
+    assert bench.bridge.log(bench.job) == b"ran\n"
+
+
+def test_the_host_says_which_engine_it_has(bench: Bench) -> None:
+    """Usable for a runner that is root alone."""
+    facts = bench.bridge.ask("facts")
+    if os.geteuid() == 0:
+        assert facts["docker"] and facts["docker_problem"] is None
+    else:
+        assert facts["docker"] is None and "root" in facts["docker_problem"]

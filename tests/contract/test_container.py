@@ -1,0 +1,59 @@
+"""A job in a container, on the fake engine; `tests/system` runs the same cases on Docker."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.container_cases import *  # noqa: F403 - the cases
+from tests.container_cases import PRINTS, Bench
+from tests.fake_engine import FakeEngine
+from tests.runner_host import RunnerHost, until
+
+
+@pytest.fixture
+def engine(session_dir: str) -> Iterator[FakeEngine]:
+    """An engine with three images."""
+    made = FakeEngine(os.path.join(tempfile.mkdtemp(prefix="e", dir=session_dir), "docker.sock"))
+    made.images = {"shell": {"Cmd": ["sh"]}, "prints": {"Cmd": PRINTS}, "bare": {"Cmd": ["/none"], "sh": False}}
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bench(session_dir: str, engine: FakeEngine) -> Iterator[Bench]:
+    """A runner that speaks to it."""
+    host = RunnerHost(tempfile.mkdtemp(prefix="r", dir=session_dir), os.path.join(session_dir, "lab"))
+    host.env["DOCKER_HOST"] = f"unix://{engine.path}"
+    yield Bench(host, engine.path, {name: name for name in engine.images})
+    host.end()
+    assert engine.containers == {}
+
+
+def test_a_container_goes_on_while_its_engine_restarts(bench: Bench, engine: FakeEngine) -> None:
+    """As under live-restore: the end is its own, and the log says where output may be missing."""
+    bench.start("echo begun; until [ -e go ]; do sleep 0.05; done; echo told; exit 5")
+    bench.until_logged(b"begun\n")
+    engine.close()
+    engine.open()
+    gap = b"pool: the Docker engine was restarted: output may be missing here\n"
+    until(lambda: engine.containers[f"pool-job-{bench.job}"].attached, "a new stream")
+    bench.write("go")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 5
+    assert bench.bridge.log(bench.job) == b"begun\n" + gap + b"told\n"
+
+
+def test_a_container_that_somebody_removed_is_told_as_that(bench: Bench, engine: FakeEngine) -> None:
+    """No exit code is invented."""
+    bench.start("echo begun; sleep 1000")
+    bench.until_logged(b"begun\n")
+    made = engine.containers.pop(f"pool-job-{bench.job}")
+    engine.close()
+    engine.open()
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (None, "container_removed")
+    assert made.ended.wait(20)
