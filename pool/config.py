@@ -8,6 +8,8 @@
     code/                                 uploaded folders, by content hash
     secrets/                              env of runs not yet ended, one 0600 file each
     ansible/                              the log of each provisioning
+
+`POOL_DEFAULT_IMAGE` in the server's environment is the container image of tasks that name none, with `{python}` in it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pool.errors import InputError
 
 #: Longest path a Unix socket may have on Linux (sun_path is 108 bytes with its NUL).
 SOCKET_PATH_MAX = 107
+DEFAULT_IMAGE = "dstackai/base:py{python}-0.4rc4-cuda-12.1"
 
 
 def state_dir() -> str:
@@ -38,6 +41,11 @@ def state_dir() -> str:
 def path(name: str) -> str:
     """`name` inside the state folder."""
     return os.path.join(state_dir(), name)
+
+
+def default_image() -> str:
+    """The image of tasks that name none; `{python}` in it stands for the version."""
+    return os.environ.get("POOL_DEFAULT_IMAGE") or DEFAULT_IMAGE
 
 
 def socket_path() -> str:

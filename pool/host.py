@@ -50,6 +50,7 @@ class HostFacts:
     kernel: str = ""
     arch: str = ""
     docker: str | None = None  #: engine version, None without a usable engine
+    docker_problem: str | None = None  #: why an engine that is there cannot be used
     driver: str | None = None  #: NVIDIA driver version
     gpu_problem: str | None = None  #: why GPUs could not be listed, e.g. a hung nvidia-smi
 
@@ -169,6 +170,7 @@ def facts_from_json(data: dict[str, Any]) -> HostFacts:
         kernel=str(data.get("kernel") or ""),
         arch=str(data.get("arch") or ""),
         docker=_word(data, "docker"),
+        docker_problem=_word(data, "docker_problem"),
         driver=_word(data, "driver"),
         gpu_problem=_word(data, "gpu_problem"),
     )

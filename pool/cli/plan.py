@@ -24,7 +24,7 @@ def write_plan(plan: dict[str, Any], out: TextIO) -> None:
     """What is asked, each rank's offer, and for each other host every requirement it misses."""
     say = out.write
     nodes = f"{plan['nodes']} nodes, each" if plan["nodes"] > 1 else "one node"
-    say(f"asks      {nodes}: {_request(plan['request'])}; {plan['runtime']}")
+    say(f"asks      {nodes}: {_request(plan['request'])}; {_runtime(plan)}")
     say(f"; at most {span(plan['max_duration_s'])}\n" if plan["max_duration_s"] else "\n")
     for note in plan["notes"]:
         say(f"note      {note}\n")
@@ -41,6 +41,10 @@ def _offer(offer: dict[str, Any]) -> list[Any]:
     gpus = ", ".join(sorted({gpu["name"].removeprefix("NVIDIA ") for gpu in offer["gpus"]}))
     cards = f"{len(offer['gpus'])}x {gpus}" if offer["gpus"] else "-"
     return [offer["rank"], offer["host"], offer["ip"], cards, f"{offer['cpus']:g}", gigabytes(offer["memory_mib"])]
+
+
+def _runtime(plan: dict[str, Any]) -> str:
+    return f"container of {plan['image']}" if plan["runtime"] == "docker" and plan.get("image") else plan["runtime"]
 
 
 def _request(request: dict[str, Any]) -> str:

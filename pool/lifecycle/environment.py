@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def pool_env(run: Run, job: Job, hosts: Sequence[Host], master_port: int) -> dict[str, str]:
     """The variables of `job`; `hosts[rank]` carries each rank. The user's own values win over these on the host."""
-    ips = [host.ip or "127.0.0.1" for host in hosts]
+    alone = run.spec.nodes == 1 and run.spec.request.runtime == "docker"  # has a network of its own
+    ips = ["127.0.0.1" if alone else host.ip or "127.0.0.1" for host in hosts]
     gpus = [len(each.gpus) for each in run.jobs]
     per_node = len(job.gpus)
     env = {

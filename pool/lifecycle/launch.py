@@ -1,6 +1,6 @@
 """Launch: from a placement to processes, all ranks or none.
 
-    placed:    reserve on every host ─▶ send the code where it is missing ─▶ prepare every host
+    placed:    reserve on every host ─▶ have the image on all ─▶ send the code where it is missing ─▶ prepare every host
                   └─ refused or silent: undo everywhere; the run waits for another placement
     starting:  start every rank
                   └─ refused: that rank failed; silent: it may run, so its host is asked until it tells
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A reservation that is not prepared within this time frees itself on the host.
 _RESERVE_TTL_S = 60.0
+#: A host that pulls an image says after this long how far it is.
+_PULL_WAIT_S = 3.0
 #: Causes of a refusal that another placement may not meet.
 _ELSEWHERE = {"busy", "no_such_gpu", "not_reserved"}
 
@@ -41,6 +43,7 @@ class _Rank:
     job: Job
     has_code: bool = False
     port: int = 0
+    image: str | None = None  #: the id of the container image, once the host has it
 
 
 class _GivenUpError(PoolError):
@@ -62,6 +65,8 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
         spec = ctx.store.secrets.read(run.id)
         hosts = [ctx.store.hosts.get(str(job.host_id)) for job in run.jobs]
         _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
+        if spec.request.runtime == "docker":
+            _have_image(ctx, run, spec, ranks)
         _each(ctx, ranks, lambda rank: _send_code(ctx, run, rank))
         _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, hosts, rank, ranks[0].port))
         _check_not_stopped(ctx, run)
@@ -75,7 +80,7 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
         elsewhere = error.details.get("cause") in _ELSEWHERE
         undo(ctx, run, JobStatus.SUBMITTED if elsewhere else JobStatus.FAILED, str(error))
     else:
-        ctx.store.runs.move_all([job.id for job in placed], JobStatus.STARTING)
+        ctx.store.runs.move_all([job.id for job in placed], JobStatus.STARTING, reason=None)
         return True
     return False
 
@@ -123,6 +128,37 @@ def _reserve(ctx: Context, run: Run, rank: _Rank) -> None:
     rank.has_code, rank.port = bool(answer["has_code"]), int(answer["port"] or 0)
 
 
+def _have_image(ctx: Context, run: Run, spec: TaskSpec, ranks: list[_Rank]) -> None:
+    """Until every host has the image; meanwhile the reservations are renewed, and the plan's reader told how far it is.
+
+    The login goes along each time: the host keeps it for no longer than the pull takes.
+    """
+    while True:
+        _each(ctx, ranks, lambda rank: _ask_for_image(ctx, spec, rank))
+        if all(rank.image for rank in ranks):
+            return
+        _check_not_stopped(ctx, run)
+        _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
+
+
+def _ask_for_image(ctx: Context, spec: TaskSpec, rank: _Rank) -> None:
+    if rank.image:
+        return
+    answer, _ = ctx.keeper.request(
+        str(rank.job.host_id),
+        "image",
+        job=rank.job.id,
+        name=spec.image,
+        login=list(spec.registry_auth) if spec.registry_auth else None,
+        wait_s=_PULL_WAIT_S,
+        timeout=120.0,
+    )
+    rank.image = answer["image"]
+    if not rank.image:
+        ctx.store.runs.note(rank.job.id, str(answer["progress"])[:200])
+        ctx.bell.ring()
+
+
 def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
     """Send the folder's archive in pieces, unless the host has it."""
     if run.code is None or rank.has_code:
@@ -143,7 +179,7 @@ def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
 
 def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _Rank, master_port: int) -> None:
     task = {
-        "script": spec.script or shlex.join(spec.entrypoint or ()),
+        "script": spec.script or ("" if rank.image else shlex.join(spec.entrypoint or ())),
         "shell": spec.shell,
         "working_dir": spec.working_dir,
         "code": run.code,
@@ -152,8 +188,30 @@ def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _R
         "hosts_file": mpi_hosts(run, hosts),
         "max_duration_s": spec.max_duration_s,
         "stop_duration_s": spec.stop_duration_s,
+        "container": _container(spec, rank) if rank.image else None,
     }
     ctx.keeper.request(str(rank.job.host_id), "prepare", job=rank.job.id, task=task, timeout=120.0)
+
+
+def _container(spec: TaskSpec, rank: _Rank) -> dict[str, Any]:
+    """What of the task is about its container. Ranks of several nodes meet on their hosts' own network."""
+    cpus, memory = spec.request.cpus, spec.request.memory_mib
+    return {
+        "image": spec.image,
+        "id": rank.image,
+        "argv": list(spec.entrypoint or ()),
+        "attempt": rank.job.attempt,
+        "user": spec.user,
+        "home": spec.home_dir,
+        "network": "host" if spec.nodes > 1 else "bridge",
+        "shm_mib": spec.shm_mib,
+        "volumes": list(spec.volumes),
+        "privileged": spec.privileged,
+        "docker": spec.docker,
+        "cpus": rank.job.cpus,
+        "cpus_max": cpus.max if cpus else None,
+        "memory_max_mib": memory.max if memory else None,
+    }
 
 
 def _start(ctx: Context, run: Run) -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pool import config
 from pool.errors import BlockedError, InputError, NotFoundError
 from pool.lifecycle import retry
 from pool.lifecycle.names import run_name
@@ -94,12 +95,7 @@ def submit(ctx: Context, asked: Asked, *, run_id: str, user: str, code: str | No
 def _compile(asked: Asked) -> TaskSpec:
     task = load_task(asked.text, asked.source)
     profile = find_profile(asked.folder, asked.options.profile)
-    spec = compile_task(apply_options(task, asked.options, profile), asked.args, asked.env)
+    spec = compile_task(apply_options(task, asked.options, profile), asked.args, asked.env, config.default_image())
     if spec.type != "task":
         raise InputError(f"type: {spec.type} cannot be run yet", hint="use type: task")
-    if spec.request.runtime == "docker":
-        raise InputError(
-            "containers are not supported yet: this task names an image or a python version",
-            hint="remove `image` and `python` (or set `runtime: process`) to run on the bare machine",
-        )
     return spec

@@ -30,6 +30,9 @@ _CAUSES = {
     "host_reboot": "the host rebooted",
     "supervisor_lost": "its supervisor was killed; the exit code is not known",
     "max_duration": "it ran longer than max_duration",
+    "out_of_memory": "it ran out of memory: the kernel killed it at the limit that the task's resources.memory sets",
+    "runtime_restart": "the host's Docker engine was restarted, and its container with it",
+    "container_removed": "somebody removed its container on the host",
 }
 
 

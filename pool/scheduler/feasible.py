@@ -151,7 +151,8 @@ def _check_machine(ask: Ask, view: HostView, lasting: list[Miss], passing: list[
     facts, request = view.host.facts, ask.request
     assert facts is not None
     if request.runtime == "docker" and facts.docker is None:
-        lasting.append(Miss("runtime", "docker", "no Docker engine"))
+        problem = f" ({facts.docker_problem})" if facts.docker_problem else ""
+        lasting.append(Miss("runtime", "docker", f"no Docker engine{problem}"))
     if ask.cpus and request.cpus and view.free_cpus < ask.cpus:
         asked = bounds(request.cpus)
         if facts.cpus < ask.cpus:

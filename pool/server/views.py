@@ -90,6 +90,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "name": spec.name,
         "nodes": spec.nodes,
         "runtime": spec.request.runtime,
+        "image": spec.image,
         "max_duration_s": spec.max_duration_s,
         "notes": list(spec.notes),
         "request": _request_json(plan),

@@ -100,6 +100,12 @@ class Runs:
             for job_id in job_ids:
                 _move(connection, job_id, to, changes)
 
+    def note(self, job_id: str, text: str) -> None:
+        """What a placed job waits for, in words; its next move replaces them."""
+        with writing(self._engine) as connection:
+            placed = update(jobs).where(jobs.c.id == job_id, jobs.c.status == str(JobStatus.PLACED))
+            connection.execute(placed.values(reason=text))
+
     def ask_stop(self, run_id: str, how: str) -> None:
         """Remember that a stop was asked for: `stop` or `abort`; an abort is never weakened to a stop."""
         with writing(self._engine) as connection:

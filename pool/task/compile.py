@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from pydantic_core import PydanticCustomError
 
+from pool.config import DEFAULT_IMAGE
 from pool.errors import InputError
 from pool.offer import Request
 from pool.run import Retry, TaskSpec
@@ -25,11 +26,18 @@ from pool.task.schema import DEV_ENVIRONMENT, TASK, TaskConfig
 from pool.task.script import STAY, build_script
 from pool.task.size import whole_mib
 
+#: Python of the default image where a container task names neither.
+PYTHON = "3.11"
 MAX_DURATION_S = {"task": 72 * 3600, "dev-environment": 6 * 3600}
 
 
-def compile_task(task: TaskConfig, args: Sequence[str], caller_env: Mapping[str, str]) -> TaskSpec:
-    """The spec of `task`, options already applied; InputError when a variable has no value."""
+def compile_task(
+    task: TaskConfig, args: Sequence[str], caller_env: Mapping[str, str], default_image: str = DEFAULT_IMAGE
+) -> TaskSpec:
+    """The spec of `task`, options already applied; InputError when a variable has no value.
+
+    `default_image` is that of a container whose task names none, with `{python}` in it.
+    """
     resolver = Resolver(task.env, caller_env, _quoted(args))
     auth = task.registry_auth
     entrypoint = _entrypoint(task, resolver)
@@ -43,7 +51,7 @@ def compile_task(task: TaskConfig, args: Sequence[str], caller_env: Mapping[str,
         env=resolver.environment(),
         working_dir=_working_dir(task, resolver),
         runtime=task.runtime,
-        image=_text(task.image, resolver),
+        image=_image(task, resolver, default_image),
         entrypoint=entrypoint,
         python=task.python,
         home_dir=resolver.text(task.home_dir),
@@ -139,6 +147,12 @@ def _shm(task: TaskConfig) -> int | None:
 
 def _text(written: str | None, resolver: Resolver) -> str | None:
     return None if written is None else resolver.text(written)
+
+
+def _image(task: TaskConfig, resolver: Resolver, default: str) -> str | None:
+    if task.image is None and needs_docker(task):
+        return default.replace("{python}", task.python or PYTHON)
+    return _text(task.image, resolver)
 
 
 def _working_dir(task: TaskConfig, resolver: Resolver) -> str:

@@ -91,9 +91,22 @@ class Site:
         host = self.listed()[name]
         return bool(host["status"] == "ready" and host["gpus_free"] == host["gpus_total"] == 2)
 
-    def run(self, name: str, script: str, *, nodes: int = 1, gpu: int = 1, host: str | None = None, **task: Any) -> str:
-        """`pool run -d` of a bash script; returns once every rank runs, with the name."""
+    def run(
+        self,
+        name: str,
+        script: str,
+        *,
+        nodes: int = 1,
+        gpu: int = 1,
+        host: str | None = None,
+        files: dict[str, str] | None = None,
+        **task: Any,
+    ) -> str:
+        """`pool run -d` of a shell script, with `files` beside it; returns once every rank runs, with the name."""
         folder = tempfile.mkdtemp(prefix=name, dir=self._folder)
+        for path, text in (files or {}).items():
+            with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
+                file.write(text)
         task |= {"type": "task", "name": name, "nodes": nodes, "commands": [script], "resources": {"gpu": gpu}}
         with open(os.path.join(folder, ".dstack.yml"), "w", encoding="utf-8") as file:
             json.dump(task, file)

@@ -11,7 +11,7 @@ import pytest
 from pool.errors import ConflictError, DiskFullError, FencedError, PoolError, RunnerError, UnreachableError
 from pool.lifecycle import launch, stop, watch
 from pool.lifecycle.context import Context
-from pool.offer import Offer
+from pool.offer import Offer, Request
 from pool.run import Run
 from pool.states import HostStatus, JobStatus
 from pool.store.store import Store
@@ -156,6 +156,66 @@ def test_a_replaced_server_undoes_nothing(ctx: Context) -> None:
         launch.launch(ctx, gang(ctx))
     assert statuses(ctx) == [JobStatus.PLACED] * 2
     assert "release" not in hosts(ctx).verbs("h1")
+
+
+def in_containers(ctx: Context, monkeypatch: pytest.MonkeyPatch, *pulling: str | Exception | None) -> list[Any]:
+    """A gang of containers; host h2 tells `pulling`, one after the other, before it has the image. What is prepared."""
+    answers, prepared, real = list(pulling), [], hosts(ctx).request
+
+    def request(host_id: str, verb: str, *args: Any, **head: Any) -> Any:
+        if verb == "image":
+            hosts(ctx).asked.append((host_id, verb))
+            assert (head["name"], head["login"]) == ("reg/x:1", ["ann", "canary"])
+            told = answers.pop(0) if host_id == "h2" and answers else None
+            if isinstance(told, Exception):
+                raise told
+            return {"image": None if told else f"sha256:{host_id}", "progress": told}, b""
+        if verb == "prepare":
+            prepared.append(head["task"])
+        return real(host_id, verb, *args, **head)
+
+    monkeypatch.setattr(hosts(ctx), "request", request)
+    spec = {"image": "reg/x:1", "registry_auth": ("ann", "canary"), "request": Request(runtime="docker")}
+    launch.launch(ctx, gang(ctx, **spec))
+    return prepared
+
+
+def test_containers_wait_until_every_host_has_the_image(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile the reservations are renewed, and how far it is stands with the rank; each host names its own."""
+    noted: list[tuple[str, str]] = []
+    real = ctx.store.runs.note
+    monkeypatch.setattr(ctx.store.runs, "note", lambda *words: (noted.append(words), real(*words)))
+    prepared = in_containers(ctx, monkeypatch, "pulling 1 of 2", "pulling 2 of 2")
+    assert noted == [("r1-1-1", "pulling 1 of 2"), ("r1-1-1", "pulling 2 of 2")]
+    assert hosts(ctx).verbs("h1") == ["reserve", "image", "reserve", "reserve", "prepare", "start"]
+    assert hosts(ctx).verbs("h2") == ["reserve", "image", "reserve", "image", "reserve", "image", "prepare", "start"]
+    assert sorted(task["container"]["id"] for task in prepared) == ["sha256:h1", "sha256:h2"]
+    assert {task["container"]["network"] for task in prepared} == {"host"}
+    assert "canary" not in str([task["container"] for task in prepared])
+    assert [(job.status, job.reason) for job in ctx.store.runs.get("r1").jobs] == [(JobStatus.RUNNING, None)] * 2
+
+
+def test_an_image_that_cannot_be_had_fails_the_run(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the host's cause; nothing was prepared anywhere, and all is given back."""
+    in_containers(ctx, monkeypatch, "pulling", refused("no_such_image"))
+    assert statuses(ctx) == [JobStatus.FAILED] * 2
+    assert ctx.store.runs.get("r1").jobs[0].reason == "gpu2: no_such_image"
+    assert "prepare" not in hosts(ctx).verbs("h1")
+    assert hosts(ctx).verbs("h1")[-1] == hosts(ctx).verbs("h2")[-1] == "release"
+
+
+def test_a_stop_ends_the_wait_for_an_image(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host is asked for it again."""
+    real = ctx.store.runs.note
+
+    def note(job: str, text: str) -> None:
+        real(job, text)
+        ctx.store.runs.ask_stop("r1", "stop")
+
+    monkeypatch.setattr(ctx.store.runs, "note", note)
+    in_containers(ctx, monkeypatch, "pulling", "pulling")
+    assert hosts(ctx).verbs("h2").count("image") == 1
+    assert "prepare" not in hosts(ctx).verbs("h1")
 
 
 def test_a_silent_start_is_not_known(ctx: Context) -> None:

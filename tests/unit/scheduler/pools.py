@@ -41,6 +41,7 @@ def view(
     disk: float = 1000,
     ip: str | None = "10.0.0.1",
     docker: str | None = "27.1",
+    docker_problem: str | None = None,
     jobs: int = 0,
     **fields: Any,
 ) -> HostView:
@@ -54,6 +55,7 @@ def view(
         gpus=gpus,
         ssh_ip=ip,
         docker=docker,
+        docker_problem=docker_problem,
     )
     host = Host(f"id-{name}", name, name, 22, "ubuntu", None, status=HostStatus.READY, facts=facts)
     return HostView(

@@ -44,6 +44,12 @@ LASTING: list[tuple[str, Request, HostView, str]] = [
     ("spot", Request(spot=True), view("a"), "spot policy: asks spot, has on-demand"),
     ("price", Request(max_price=0.5), view("a", price=1.25), "price: asks ≤ 0.5, has 1.25"),
     ("docker", Request(runtime="docker"), view("a", docker=None), "runtime: asks docker, has no Docker engine"),
+    (
+        "docker that cannot be used",
+        Request(runtime="docker"),
+        view("a", docker=None, docker_problem="the runner there is not run by root"),
+        "runtime: asks docker, has no Docker engine (the runner there is not run by root)",
+    ),
     ("cpus", Request(cpus=Range(16, 16)), view("a", cpus=8), "cpus: asks 16, has 8"),
     ("cpu range", Request(cpus=Range(16, None)), view("a", cpus=8), "cpus: asks ≥ 16, has 8"),
     ("cpu both ends", Request(cpus=Range(16, 32)), view("a", cpus=8), "cpus: asks 16..32, has 8"),

@@ -42,7 +42,8 @@ NUMBERS = itertools.count(100)
 def run_of(run_id: str = "r1", name: str | None = None, nodes: int = 1, **spec: Any) -> Run:
     """A run that was just submitted."""
     jobs = tuple(Job(f"{run_id}-{rank}-1", run_id, rank, 1, JobStatus.SUBMITTED) for rank in range(nodes))
-    task = TaskSpec("task", Request(cpus=Range(1, None)), nodes=nodes, name=name, **spec)
+    request = spec.pop("request", Request(cpus=Range(1, None)))
+    task = TaskSpec("task", request, nodes=nodes, name=name, **spec)
     return Run(run_id, name or run_id, "ann", task, 5.0, "/folder", "c" * 64, "repo", jobs=jobs)
 
 

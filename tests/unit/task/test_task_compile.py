@@ -147,6 +147,22 @@ def test_notes(written: str, note: str) -> None:
     assert len(spec(written).notes) == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "image"),
+    [
+        ("image: x:1", "x:1"),
+        ("python: '3.12'", "base:3.12"),
+        ("runtime: docker", "base:3.11"),
+        ("", None),
+        ("python: '3.12'\nruntime: process", None),
+    ],
+)
+def test_a_container_without_an_image_has_the_default_one(written: str, image: str | None) -> None:
+    """With the python that was asked for; a process has none."""
+    text = "type: task\ncommands: [x]\n" + written
+    assert compile_task(load_task(text.encode(), "t"), [], {}, "base:{python}").image == image
+
+
 def test_no_notes() -> None:
     """A task whose fields all have their effect has no notes."""
     text = "image: x\nnodes: 2\nbackends: [ssh]\nregions: [remote]\nvolumes: ['/a:/b']\nhome_dir: /x\n"

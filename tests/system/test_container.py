@@ -1,0 +1,167 @@
+"""A job in a container, on Docker: the cases that the fake engine passes too, and a whole host from file to log."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.lab import engine as lab_engine
+from pool.lab import image as lab_image
+from pool.lab.loopback import LabHost
+from pool.lab.system import SystemLab
+from pool.runner import processes
+from tests.conftest import Cli, _environment
+from tests.container_cases import *  # noqa: F403 - the cases
+from tests.container_cases import PRINTS, Bench
+from tests.runner_host import RunnerHost
+from tests.system.site import Site, until
+
+_LAB = tuple[SystemLab, list[LabHost]]
+_NAMES = ("shell", "prints", "bare")
+# What makes a host that runs containers, without a registry: Debian's engine, cards handed out by name as NVIDIA's
+# runtime does, and an image of one program.
+_INSTALL = r"""
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update && apt-get -q install -y --no-install-recommends docker.io busybox-static
+echo '{"live-restore": true, "runtimes": {"nvidia": {"path": "runc"}}}' > /etc/docker/daemon.json
+systemctl restart docker
+mkdir -p /root/image/bin /root/image/tmp && cp /bin/busybox /root/image/bin/
+for name in sh sleep cat env grep id pwd touch sort; do ln -sf busybox /root/image/bin/$name; done
+tar -C /root/image -c . | docker import --change 'ENV FROM_IMAGE=yes' - tiny:1
+"""
+
+
+@pytest.fixture(scope="module")
+def images(system_lab: _LAB) -> Iterator[dict[str, str]]:
+    """Names of the images that the cases need, in the engine of the lab."""
+    docker = lab_engine.find()
+    assert docker is not None
+    names = {name: f"pool-test-{name}:{os.getpid()}" for name in _NAMES}
+    made = docker.text("create", lab_image.require(docker), "true")
+    docker("commit", "--change", 'CMD ["sh"]', made, names["shell"])
+    docker("commit", "--change", f"CMD {json.dumps(PRINTS)}", made, names["prints"])
+    docker("rm", made)
+    docker("import", "-", names["bare"], stdin=_tar("file", b"nothing to run"))
+    yield names
+    docker("image", "rm", "--force", *names.values())
+
+
+@pytest.fixture
+def bench(session_dir: str, images: dict[str, str]) -> Iterator[Bench]:
+    """A runner on this machine that speaks to the engine of the lab."""
+    docker = lab_engine.find()
+    assert docker is not None
+    host = RunnerHost(tempfile.mkdtemp(prefix="r", dir=session_dir), os.path.join(session_dir, "lab"))
+    host.env["DOCKER_HOST"] = f"unix://{docker.socket}"
+    yield Bench(host, docker.socket, images)
+    host.end()
+    assert docker.text("ps", "--all", "--quiet", "--filter", f"label=pool.runner={host.state}") == ""
+
+
+@pytest.fixture(scope="module")
+def docker_host(system_lab: _LAB, session_dir: str) -> Iterator[Site]:
+    """One more host, with Docker, in a pool of its own."""
+    lab = SystemLab(os.path.join(session_dir, "docker"))
+    folder = tempfile.mkdtemp(prefix="y", dir=session_dir)
+    cli = Cli(_environment(session_dir, folder))
+    try:
+        site = Site(lab, lab.up(1), cli, folder)
+        rc, said = lab.execute("node1", "sh", "-ec", _INSTALL, timeout=300)
+        assert rc == 0, said
+        site.settle()
+        yield site
+        site.clear()
+        assert site.on("node1", "docker ps --all --quiet") == ""
+        assert cli("server", "stop", timeout=60).rc == 0
+    finally:
+        lab.down()
+
+
+def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:
+    """Its files, its variables, its one card by UUID, its output, its code; nothing of it is left on the host."""
+    script = (
+        "pwd; cat given; echo $FROM_IMAGE $MINE $HOME; id -u; echo $NVIDIA_VISIBLE_DEVICES; echo made > made; exit 7"
+    )
+    name = docker_host.run("inside", script, files={"given": "given\n"}, image="tiny:1", env={"MINE": "mine"})
+    job = docker_host.end_of(name)
+    assert (job["status"], job["exit_code"]) == ("failed", 7)
+    folder, given, env, user, cards = docker_host.log(name).decode().splitlines()
+    assert (folder, given, env, user) == ("/workflow", "given", "yes mine /root", "0")
+    assert cards.startswith("GPU-") and "," not in cards
+    assert docker_host.on("node1", f"cat /var/lib/pool-runner/jobs/{job['id']}/work/made") == "made"
+    until(lambda: docker_host.is_idle("node1"), "free GPUs")
+    assert docker_host.on("node1", "docker ps --all --quiet") == ""
+
+
+def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> None:
+    """kill -9 of the runner, of the server, a restart of Docker (live-restore): the job goes on, its end is told."""
+    name = docker_host.run(
+        "lasts", "echo begun; until [ -e go ]; do sleep 0.1; done; echo told; exit 5", image="tiny:1"
+    )
+    docker_host.until_logged(name, b"begun")
+    job = docker_host.job(name)
+    container = docker_host.on("node1", "docker ps --quiet --no-trunc")
+    docker_host.on("node1", "kill -9 $(systemctl show --property=MainPID --value pool-runner.service)")
+    pid = int(Path(docker_host.cli.env["POOL_STATE_DIR"], "server.pid").read_text(encoding="ascii"))
+    who = processes.identity(pid)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not processes.alive(who), "the end of the server")
+    docker_host.on("node1", "systemctl restart docker")
+    until(lambda: docker_host.listed()["node1"]["status"] == "ready", "the link")
+    until(lambda: docker_host.job(name)["shown"] == "running", "a running job")
+    assert docker_host.on("node1", "docker ps --quiet --no-trunc") == container
+    docker_host.on("node1", f"touch /var/lib/pool-runner/jobs/{job['id']}/work/go")
+    ended = docker_host.end_of(name)
+    assert (ended["status"], ended["exit_code"]) == ("failed", 5)
+    assert docker_host.log(name).splitlines()[0] == b"begun"
+    assert docker_host.on("node1", "docker ps --all --quiet") == ""
+
+
+@pytest.mark.parametrize("words", [["stop"], ["stop", "--abort"]], ids=" ".join)
+def test_a_stop_ends_the_container(docker_host: Site, words: list[str]) -> None:
+    """SIGINT and its grace, or at once; the container is removed."""
+    name = "-".join(["halt", *words]).replace("--", "")
+    docker_host.run(name, "trap 'echo asked; exit 3' INT; echo begun; while :; do sleep 0.1; done", image="tiny:1")
+    docker_host.until_logged(name, b"begun")
+    assert docker_host.cli(*words, "-y", name).rc == 0
+    job = docker_host.end_of(name)
+    assert (job["status"], job["exit_code"]) == ("stopped", 137 if "--abort" in words else 3)
+    until(lambda: docker_host.is_idle("node1"), "free GPUs")
+    assert docker_host.on("node1", "docker ps --all --quiet") == ""
+
+
+def test_a_container_whose_host_reboots_is_interrupted(docker_host: Site) -> None:
+    """By a power cut: told as that, and what is left of it is removed."""
+    name = docker_host.run("reboots", "echo begun; while :; do sleep 0.1; done", image="tiny:1")
+    docker_host.until_logged(name, b"begun")
+    docker_host.lab.reboot("node1", power_cut=True)
+    job = docker_host.end_of(name)
+    assert (job["status"], job["reason"]) == ("interrupted", "the host rebooted")
+    until(lambda: docker_host.is_idle("node1"), "free GPUs")
+    until(lambda: docker_host.on("node1", "docker ps --all --quiet", check=False) == "", "no container")
+
+
+def test_an_image_that_cannot_be_had_fails_the_run_with_its_cause(docker_host: Site) -> None:
+    """Nothing listens at that registry."""
+    folder = Path(tempfile.mkdtemp(dir=docker_host.cli.env["POOL_STATE_DIR"]))
+    (folder / ".dstack.yml").write_text("type: task\nimage: 127.0.0.1:9/none:1\ncommands: [echo hi]\n")
+    result = docker_host.cli("run", str(folder), "-y", "-n", "none")
+    assert result.rc not in (0, 75)
+    assert "image 127.0.0.1:9/none:1: its registry cannot be reached" in result.stderr + result.stdout
+
+
+def _tar(name: str, data: bytes) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return made.getvalue()
