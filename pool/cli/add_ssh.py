@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from pool.cli.provision import add_manner, manner, raise_last, say_ends
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -14,6 +16,8 @@ _EXAMPLES = """\
 examples:
   pool add-ssh ubuntu@gpu1 -i ~/.ssh/id_ed25519
   pool add-ssh gpu1 gpu2 gpu3 -l ubuntu -i key --network 10.0.0.0/24     three at once, side by side
+  pool add-ssh ubuntu@gpu1 --dry-run         what is there, and what would be changed, as a diff; changes nothing
+  pool add-ssh ubuntu@gpu1 --only runner     no driver, no Docker, no container toolkit
   pool add-ssh ssh://root@[fd00::5]:2222 -i key --name gpu5 --fingerprint SHA256:...
 
 A host's key is shown and asked about once, then pinned. The same command again changes nothing.
@@ -24,7 +28,8 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "add-ssh",
-        description="Log in to each machine, install the runner with Ansible, and make it a host of the pool.",
+        description="Log in to each machine, show the plan, have Ansible install driver, Docker, toolkit, runner; run"
+        " a job.",
         epilog=_EXAMPLES,
     )
     parser.add_argument("destinations", nargs="+", metavar="[USER@]HOST", help="as for ssh; ssh://USER@HOST:PORT too")
@@ -44,6 +49,7 @@ def register(commands: Any) -> None:
         choices=("system", "user"),
         help="system: a service, needs root or sudo; user: your own process (default: system where the host allows it)",
     )
+    add_manner(parser)
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.set_defaults(run=_run)
 
@@ -51,7 +57,7 @@ def register(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
     from pool.client import Client
-    from pool.errors import InputError, from_json
+    from pool.errors import InputError
 
     if len(args.destinations) > 1 and (args.name or args.fingerprint or args.internal_ip):
         raise InputError("--name, --fingerprint and --internal-ip are for one host at a time")
@@ -67,14 +73,11 @@ def _run(args: argparse.Namespace) -> int:
         for wish, sight in zip(wishes, sights, strict=True)
         if not sight["error"] and _is_trusted(sight, errors)
     ]
-    outcome = _add(client, trusted) if trusted else []
+    outcome = _add(client, trusted, manner(args)) if trusted else []
     errors += [added["error"] for added in outcome if added["error"]]
     if args.json:
         render.write_json({"hosts": outcome, "errors": errors})
-    for error in errors[:-1]:
-        render.note(f"pool: {error['message']}" + (f"\ntry: {error['hint']}" if error["hint"] else ""))
-    if errors:
-        raise from_json(errors[-1])
+    raise_last(errors)
     return 0
 
 
@@ -119,11 +122,9 @@ def _is_trusted(sight: dict[str, Any], errors: list[dict[str, Any]]) -> bool:
     return False
 
 
-def _add(client: Any, wishes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _add(client: Any, wishes: list[dict[str, Any]], how: dict[str, Any]) -> list[dict[str, Any]]:
     from pool.cli.steps import show_steps
 
-    ended: list[dict[str, Any]] = show_steps(client.stream("POST", "/hosts", {"hosts": wishes}))
-    for added in ended:
-        if not added["error"]:
-            sys.stderr.write(f"{added['name']} is ready (changed={added['changed']})\n")
+    ended: list[dict[str, Any]] = show_steps(client.stream("POST", "/hosts", {"hosts": wishes} | how))
+    say_ends(ended, dry_run=how["dry_run"])
     return ended

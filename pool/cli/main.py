@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Command -> what it does, for `pool --help` and in its order. The module of `add-ssh` here is add_ssh.py, and so on.
 COMMANDS = {
     "add-ssh": "make machines that you can ssh into hosts of the pool",
+    "provision": "see to driver, Docker, toolkit and runner on hosts again",
+    "doctor": "check the hosts and say what is wrong",
     "ps": "list the hosts and what of them is free",
     "rm": "take a host out of the pool",
     "run": "run a task on the pool",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pool.lifecycle.assemble import known_hosts, target_of
 from pool.provision.preflight import Preflight, Scope, preflight
+from pool.provision.survey import Survey, survey
 from pool.ssh import connection as ssh
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ def look_around(ctx: Context, host: Host, scope: Scope | None = None) -> Preflig
     connection = ssh.connect(target_of(host), known_hosts(ctx))
     try:
         return preflight(host.name, partial(ssh.exec, connection), scope=scope)
+    finally:
+        connection.close()
+
+
+def look_closely(ctx: Context, host: Host, scope: Scope | None = None) -> tuple[Preflight, Survey]:
+    """The same, and what of the roles' work is there already. HostError as `preflight` and `survey` say."""
+    connection = ssh.connect(target_of(host), known_hosts(ctx))
+    try:
+        execute = partial(ssh.exec, connection)
+        found = preflight(host.name, execute, scope=scope)
+        return found, survey(host.name, found, execute)
     finally:
         connection.close()
 

@@ -37,14 +37,16 @@ _CAUSES = {
 
 
 def host_up(ctx: Context, host: Host, link: Link) -> None:
-    """A link is open: take the host's facts and jobs, then let it have work again. HostError when it talks nonsense."""
+    """A link is open: take the host's facts and jobs, then let it have work again. HostError when it talks nonsense.
+
+    A host that is being provisioned has to show first that a job runs on it: lifecycle/provision lets it have work.
+    """
     try:
         ctx.store.hosts.set_facts(host.id, facts_from_json(link.request("facts")[0]))
     except (KeyError, TypeError, ValueError) as error:
         raise RunnerError(f"{host.name} reported facts that make no sense: {error}") from error
     reconcile(ctx, host, link)
-    status = ctx.store.hosts.get(host.id).status
-    if status in (HostStatus.UNREACHABLE, HostStatus.PROVISIONING):
+    if ctx.store.hosts.get(host.id).status == HostStatus.UNREACHABLE:
         ctx.store.hosts.move(host.id, HostStatus.READY)
     ctx.bell.ring()
 

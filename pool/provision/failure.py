@@ -48,6 +48,30 @@ _FAILED: Final[tuple[_Cause, ...]] = (
     (PythonMissingError, r"module interpreter .* was not found|no python interpreters? found|python3?: not found|"
      r"python3?: no such file|requires (a minimum of )?python|syntaxerror.*future feature annotations",
      "no Python 3.8 or newer that works", "on the host: sudo apt-get install python3"),
+    (ProvisionError, r"could not get lock|unable to (acquire|lock)|failed to lock apt|is another process using it|"
+     r"dpkg frontend lock|cache lock", "another package manager is at work on the host: {said}",
+     "on the host: ps -ef | grep -E 'apt|dpkg|unattended'; when it has ended, the same command again"),
+    (ProvisionError, r"secure boot is on", "{said}", "on the host: mokutil --import /var/lib/dkms/mok.pub"),
+    (ProvisionError, r"no module was built for kernel|has no headers|unable to locate package linux-headers|"
+     r"no package matching 'linux-headers|kernel headers", "no module could be built for the running kernel: {said}",
+     "on the host: apt-get install linux-headers-$(uname -r); where there are none, reboot into the newest kernel"),
+    (ProvisionError, r"held packages|someone holds|pkgheld|held broken", "a package is on hold: {said}",
+     "on the host: apt-mark showhold, and apt-mark unhold what may change"),
+    (ProvisionError, r"dpkg was interrupted|half installed|dpkg --configure -a|unmet dependencies",
+     "its packages are in disorder: {said}", "on the host: dpkg --configure -a && apt-get --fix-broken install"),
+    (ProvisionError, r"proxy authentication|\b407\b.*proxy|proxyerror|tunnel connection failed|could not resolve proxy",
+     "the proxy refuses: {said}", "set https_proxy in docker_environment and its like; see roles/docker/README.md"),
+    (ProvisionError, r"failed to fetch|could not resolve '|failed to update apt cache|unable to fetch|"
+     r"temporary failure resolving|cannot download|failed to download|request failed: <urlopen|"
+     r"cannot initiate the connection",
+     "a package source cannot be reached from the host: {said}",
+     "on the host: apt-get update; a mirror or proxy is set by the roles' variables"),
+    (ProvisionError, r"no package matching|unable to locate package|has no installation candidate|"
+     r"no .* driver for .* that can be installed|nothing provides|no match for argument",
+     "its package sources do not have what is needed: {said}", "on the host: apt-get update && apt-cache policy"),
+    (ProvisionError, r"async task did not complete within|timed out after|timeout exceeded|exceeded the timeout|"
+     r"action failed to execute in the expected time frame",
+     "it took too long: {said}", "less {log}; then the same command again"),
 )  # fmt: skip
 
 
@@ -67,7 +91,7 @@ def classify(
     for cls, pattern, cause, hint in (*_UNREACHABLE, *_FAILED) if unreachable else _FAILED:
         if re.search(pattern, text, re.IGNORECASE):
             said = first_line(text)
-            typed = hint.format(host=host, port=port, user=user, address=address)
+            typed = hint.format(host=host, port=port, user=user, address=address, log=log)
             message = f"{host}: {step}: {cause.replace('{said}', said)}"
             return cls(message, hint=typed, host=host, step=step, log=log, said=said)
     other: type[HostError] = UnreachableError if unreachable else ProvisionError

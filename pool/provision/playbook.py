@@ -26,6 +26,8 @@ from pool.provision.inventory import JSON, Target, inventory, ssh_arguments
 from pool.provision.progress import Outcome, Progress, StepEvent
 
 FORKS_MAX: Final = 32
+#: The most that one step may take, when it says nothing itself: ten minutes' wait for a package manager, and its work.
+STEP_S: Final = 1200
 _PREFIX: Final = "pool-ansible-"
 #: An ssh that was told to end has gone by then.
 _REMOVE_S: Final = 10.0
@@ -214,6 +216,9 @@ def _environment(folder: str, playbook: str, pins: str, targets: Sequence[Target
         "ANSIBLE_PIPELINING": "True",
         # Its own folder on the host, so that undoing can take it away; the shell there expands it.
         "ANSIBLE_REMOTE_TMP": "$HOME/.pool-ansible",
+        "ANSIBLE_ASYNC_DIR": "~/.pool-ansible/async",
+        # No step may go on for ever. What may take long has a time of its own: async, or the task's `timeout`.
+        "ANSIBLE_TASK_TIMEOUT": str(STEP_S),
         "ANSIBLE_CALLBACK_PLUGINS": "",
         "ANSIBLE_STDOUT_CALLBACK": "",
         "ANSIBLE_NOCOLOR": "True",

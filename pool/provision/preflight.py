@@ -50,6 +50,9 @@ elif why=$(LC_ALL=C sudo -n true 2>&1 </dev/null); then say sudo passwordless
 else case "$why" in *password*) say sudo password ;; *) say sudo none ;; esac
 fi
 [ -d /run/systemd/system ] && say systemd yes
+for runner in /usr/local/bin/pool-runner "$HOME/.local/bin/pool-runner"; do
+    [ -x "$runner" ] && say runner "$runner"
+done
 for place in "$HOME" /usr/local /var/lib; do
     say "free:$place" "$(df -Pk "$place" 2>/dev/null | awk 'END { print int($4 / 1024) }')"
 done
@@ -73,6 +76,7 @@ class Preflight:
     scope: Scope  #: how the runner is installed: a system service, or the user's own process
     hostname: str = ""
     machine: str = ""
+    runner: str = ""  #: where a runner is installed already; nothing when none is
 
     @property
     def root(self) -> bool:
@@ -124,6 +128,7 @@ def read(name: str, stdout: bytes, stderr: bytes = b"", rc: int = 0, *, scope: S
         scope=chosen,
         hostname=values.get("hostname", ""),
         machine=values.get("machine", ""),
+        runner=values.get("runner", ""),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,12 +12,19 @@ from pool.errors import HostError, ProvisionError
 from pool.provision.failure import classify, first_line
 from pool.provision.inventory import Target
 
-#: Actions that only arrange others: shown when they fail, never otherwise.
+#: Actions that only arrange others or settle what is done: shown when they fail, or have something to say.
 _SILENT: Final = frozenset(
     f"{prefix}{name}"
     for prefix in ("", "ansible.builtin.")
-    for name in ("include_tasks", "include_role", "import_tasks", "meta", "validate_argument_spec", "set_fact")
+    for name in (
+        *("include_tasks", "include_role", "import_tasks", "include_vars", "meta", "validate_argument_spec"),
+        *("set_fact", "assert", "debug"),
+    )
 )
+#: The step with which a playbook says that it is through with a host, while it goes on with others.
+LAST: Final = "Hand the host over"
+#: Of what a step of a dry run would change, no more lines than this are shown.
+_LINES_MAX: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +33,10 @@ class StepEvent:
 
     host: str
     step: str
-    status: str  #: started | ok | changed | skipped | failed | unreachable
-    seconds: float  #: how long it took; 0 while started
-    message: str = ""  #: why, when it failed; else what is worth knowing
+    status: str  #: started | waiting | ok | changed | skipped | failed | unreachable | done (the host's last step)
+    seconds: float  #: how long it took; while it is waited for, how long it has been so far
+    message: str = ""  #: why, when it failed; what would change, of a dry run; else what is worth knowing
+    role: str = ""  #: the role that the step is of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class Outcome:
 
 @dataclass
 class _Host:
+    began: float = 0.0
     changed: int = 0
     step: str | None = None  #: the last that was started
     failed: HostError | None = None
@@ -73,17 +84,25 @@ class Progress:
         host = self._hosts.get(str(data.get("host")))
         if host is None:
             return
-        name, step = str(data["host"]), _step(data)
+        name, step, role = str(data["host"]), _step(data), str(data.get("role") or "")
         silent = data.get("task_action") in _SILENT
         if kind == "runner_on_start" and not silent:
-            host.step = step
-            self.on_event(StepEvent(name, step, "started", 0.0))
+            host.step, host.began = step, time.monotonic()
+            self.on_event(StepEvent(name, step, "started", 0.0, "", role))
+        elif kind == "runner_on_async_poll":
+            waited = round(time.monotonic() - host.began, 1)  # Ansible names this one for the module that polls
+            self.on_event(StepEvent(name, host.step or step, "waiting", waited, "", role))
+        elif kind == "runner_on_ok" and step == LAST:
+            host.done = True
+            self.on_event(StepEvent(name, step, "done", _seconds(data)))
         elif kind in ("runner_on_ok", "runner_on_skipped"):
-            changed = kind == "runner_on_ok" and bool((data.get("res") or {}).get("changed"))
+            result = data.get("res") or {}
+            changed = kind == "runner_on_ok" and bool(result.get("changed"))
             host.changed += changed
-            status = "changed" if changed else kind.removeprefix("runner_on_")
-            if not silent:
-                self.on_event(StepEvent(name, step, status, _seconds(data)))
+            said = _said(data, result) if kind == "runner_on_ok" else ""
+            if said or not silent:
+                status = "changed" if changed else kind.removeprefix("runner_on_")
+                self.on_event(StepEvent(name, step, status, _seconds(data), said, role))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             self._failed(name, host, step, data, unreachable=kind == "runner_on_unreachable")
 
@@ -112,7 +131,7 @@ class Progress:
 
     def _failed(self, name: str, host: _Host, step: str, data: Mapping[str, Any], *, unreachable: bool) -> None:
         if data.get("ignore_errors"):
-            self.on_event(StepEvent(name, step, "ok", _seconds(data)))
+            self.on_event(StepEvent(name, step, "ok", _seconds(data), "", str(data.get("role") or "")))
             return
         target = next(t for t in self.targets if t.name == name)
         host.failed = classify(
@@ -126,7 +145,8 @@ class Progress:
             user=target.user,
         )
         status = "unreachable" if unreachable else "failed"
-        self.on_event(StepEvent(name, step, status, _seconds(data), host.failed.message))
+        role = str(data.get("role") or "")
+        self.on_event(StepEvent(name, step, status, _seconds(data), host.failed.message, role))
 
     def _stats(self, data: Mapping[str, Any]) -> None:
         self._ended = True
@@ -144,3 +164,30 @@ def _step(data: Mapping[str, Any]) -> str:
 def _seconds(data: Mapping[str, Any]) -> float:
     duration = data.get("duration")
     return round(float(duration), 3) if isinstance(duration, int | float) else 0.0
+
+
+def _said(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What a step has to say to a person: the words of one that is there for that; of a dry run, what would change."""
+    if str(data.get("task_action")).endswith("debug"):
+        return first_line(result["msg"]) if isinstance(result.get("msg"), str) else ""
+    return _difference(result) if result.get("changed") else ""
+
+
+def _difference(result: Mapping[str, Any]) -> str:
+    """What would change, as `diff` shows it; nothing when Ansible was not asked for it."""
+    lines: list[str] = []
+    for one in (result, *(item for item in result.get("results") or () if isinstance(item, Mapping))):
+        found: Any = one.get("diff") or []
+        for diff in found if isinstance(found, list) else [found]:
+            before, after = _text_of(diff.get("before")), _text_of(diff.get("after"))
+            header = str(diff.get("after_header") or diff.get("before_header") or "")
+            compared = list(difflib.unified_diff(before, after, "before", header or "after", lineterm="", n=1))
+            lines += compared or str(diff.get("prepared") or "").splitlines()
+    shown = ["".join(c if c.isprintable() else "?" for c in line) for line in lines[:_LINES_MAX]]
+    return "\n".join(shown + (["…"] if len(lines) > _LINES_MAX else []))
+
+
+def _text_of(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{key}: {value[key]}" for key in sorted(value)]
+    return str(value or "").splitlines()

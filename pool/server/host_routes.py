@@ -1,18 +1,21 @@
-"""Routes about hosts: list, look at a destination, add, remove."""
+"""Routes about hosts: list, look at a destination, add, provision again, check, remove."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
 from pool.errors import InputError, PoolError
-from pool.lifecycle.add import Added, Sight, Wanted, add, look
+from pool.lifecycle.add import Sight, Wanted, add, look
+from pool.lifecycle.doctor import Checked, doctor
+from pool.lifecycle.provision import Added, Manner, provision
 from pool.lifecycle.remove import remove
 from pool.lifecycle.wish import host_wished
+from pool.provision.survey import ROLES
 from pool.runner import frames
 from pool.runner.frames import Frame
 from pool.server.endpoint import Asked, answers_json, answers_stream, event
@@ -47,6 +50,8 @@ def host_routes(ctx: Context) -> list[Route]:
         Route("/hosts", answers_json(hosts)),
         Route("/hosts/look", answers_json(looked), methods=["POST"]),
         Route("/hosts", answers_stream(lambda asked: _add(ctx, asked)), methods=["POST"]),
+        Route("/hosts/provision", answers_stream(lambda asked: _provision(ctx, asked)), methods=["POST"]),
+        Route("/hosts/doctor", answers_stream(lambda asked: _doctor(ctx, asked)), methods=["POST"]),
         Route("/hosts/{name}/remove", answers_stream(lambda asked: _remove(ctx, asked)), methods=["POST"]),
     ]
 
@@ -64,11 +69,34 @@ def _add(ctx: Context, asked: Asked) -> Iterator[Frame]:
         for wish in asked.body["hosts"]
     ]
 
+    manner = _manner(asked.body)
+
     def act(on_step: Callable[[StepEvent], None]) -> list[dict[str, Any]]:
         wanted = [replace(wish, host=look(ctx, wish.host, wish.fingerprint).host) for wish in wishes]
-        return [_added_json(added) for added in add(ctx, wanted, on_step)]
+        return [_added_json(added) for added in add(ctx, wanted, on_step, manner)]
 
     return _steps(act)
+
+
+def _provision(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    names, manner = [str(name) for name in asked.body["hosts"]], _manner(asked.body)
+
+    def act(on_step: Callable[[StepEvent], None]) -> list[dict[str, Any]]:
+        return [_added_json(added) for added in provision(ctx, names, manner, on_step)]
+
+    return _steps(act)
+
+
+def _doctor(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    names = [str(name) for name in asked.body["hosts"]]
+    return _steps(lambda on_step: [_checked_json(checked) for checked in doctor(ctx, names, on_step)])
+
+
+def _manner(body: dict[str, Any]) -> Manner:
+    skip = frozenset(str(role) for role in body.get("skip") or ())
+    if unknown := sorted(skip - set(ROLES[:-1])):
+        raise InputError(f"--skip: one of {', '.join(ROLES[:-1])}, not {unknown[0]!r}")
+    return Manner(skip, reboot=bool(body.get("reboot")), dry_run=bool(body.get("dry_run")))
 
 
 def _scope(text: str | None) -> Scope | None:
@@ -113,6 +141,7 @@ def _steps(act: Callable[[Callable[[StepEvent], None]], Any]) -> Iterator[Frame]
         yield event(
             {
                 "host": step.host,
+                "role": step.role,
                 "step": step.step,
                 "status": step.status,
                 "seconds": round(step.seconds, 3),
@@ -141,4 +170,19 @@ def _sight_json(wish: tuple[Host, list[str]], seen: Sight | Exception) -> dict[s
 
 
 def _added_json(added: Added) -> dict[str, Any]:
-    return {"name": added.name, "changed": added.changed, "error": added.error.to_json() if added.error else None}
+    return {
+        "name": added.name,
+        "changed": added.changed,
+        "error": added.error.to_json() if added.error else None,
+        "plan": [asdict(step) for step in added.plan],
+        "log": added.log,
+    }
+
+
+def _checked_json(checked: Checked) -> dict[str, Any]:
+    return {
+        "name": checked.name,
+        "error": checked.error.to_json() if checked.error else None,
+        "checks": [asdict(check) for check in checked.checks],
+        "log": checked.log,
+    }

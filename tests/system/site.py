@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pool.lab.loopback import LabHost
@@ -51,13 +51,13 @@ class Site:
 
     # -- the pool -----------------------------------------------------------------------------------------------
 
-    def add(self, *names: str) -> dict[str, Result]:
-        """`pool add-ssh` of these hosts, side by side."""
+    def add(self, *names: str, options: Sequence[str] = ("--only", "runner")) -> dict[str, Result]:
+        """`pool add-ssh` of these hosts, side by side; without `options` all that a host needs is installed."""
         found: dict[str, Result] = {}
 
         def one(host: LabHost) -> None:
             words = ["add-ssh", f"{host.user}@{host.address}", "-i", host.key, "--name", host.name]
-            found[host.name] = self.cli(*words, "--fingerprint", host.fingerprint, timeout=300)
+            found[host.name] = self.cli(*words, "--fingerprint", host.fingerprint, *options, timeout=600)
 
         threads = [threading.Thread(target=one, args=(self.hosts[name],)) for name in names]
         for thread in threads:

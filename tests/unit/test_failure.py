@@ -78,6 +78,29 @@ def test_failed(result: dict[str, Any], expected: type[HostError]) -> None:
         assert error.hint == "less /var/log/x"
 
 
+CAUSES = [
+    ("Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 (apt-get)", "package manager is at"),
+    ("Secure Boot is on, and the firmware does not trust the key of DKMS", "Secure Boot is on"),
+    ("E: Unable to locate package linux-headers-6.1.0-18-amd64", "no module could be built"),
+    ("E: Held packages were changed and -y was used without --allow-change-held-packages.", "on hold"),
+    ("E: dpkg was interrupted, you must manually run 'dpkg --configure -a'", "in disorder"),
+    ("407 Proxy Authentication Required", "the proxy refuses"),
+    ("E: Failed to fetch http://deb.example/x.deb  404  Not Found", "source cannot be reached"),
+    ("No package matching 'docker.io' is available", "do not have what is needed"),
+    ("async task did not complete within the requested time - 1200s", "it took too long"),
+]
+
+
+@pytest.mark.parametrize(("words", "cause"), CAUSES)
+def test_what_goes_wrong_with_packages(words: str, cause: str) -> None:
+    """Each known cause is named, with what the tool said and what to type."""
+    error = classify("gpu1", "Install it", {"msg": words}, unreachable=False, log="/l")
+    assert type(error) is ProvisionError
+    assert cause in error.message
+    assert words.split(",", maxsplit=1)[0] in error.message
+    assert error.hint not in (None, "less /l")
+
+
 def test_a_job_that_talks_of_sockets_is_not_unreachable() -> None:
     """Words of the network in a module's own output do not make a reachable host unreachable."""
     error = classify("gpu1", "s", {"msg": "apt: Connection timed out"}, unreachable=False, log="/l")
