@@ -33,7 +33,7 @@ DAEMONS = (
 )
 PACKAGES = re.compile(
     r"(lib)?nvidia|cuda-drivers|libcuda1|linux-(headers|modules-nvidia|objects-nvidia)|kernel-(devel|headers)|kmod-nvidia"
-    r"|dkms$|docker|containerd|moby|podman-docker|runc$"
+    r"|dkms$|docker|containerd|moby|podman-docker|runc$|ca-certificates$|apparmor$"
 )
 
 
