@@ -2,7 +2,7 @@
 
 Packages with their state and whether they were asked for; files with mode, owner and bytes; units; users and groups;
 what runs; network links. Left out is what changes by itself: caches, logs, lists of packages, backups of the user
-database, and the folders of Ansible's own modules.
+database, what is inside an engine's own folders, and the folders of Ansible's own modules.
 """
 
 import grp
@@ -18,7 +18,7 @@ TREES = ("/etc", "/usr/local", "/usr/lib/systemd", "/var/lib", "/var/spool", "/o
 PLACES = ("/run", "/run/systemd/system", "/tmp", "/var/tmp", "/")
 LEFT_OUT = re.compile(
     r"/etc/((passwd|shadow|group|gshadow|subuid|subgid)-|\.pwd\.lock|ld\.so\.cache|resolv\.conf)$"
-    r"|/var/lib/(apt/|dpkg/|systemd/(timers|random-seed|catalog)|private/)"
+    r"|/var/lib/(apt/|dpkg/|docker/|containerd/|systemd/(timers|random-seed|catalog)|private/)"
     r"|/\.ansible(_async)?(/|$)|/tmp/(systemd-private-|ansible)|/opt/pool-lab/|/run/(user|sudo|utmp|adduser)$"
 )
 
