@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What each scenario keeps while it runs, and its log.
 KEPT = ROOT / ".lab" / "molecule"
 #: Scenarios that only run when they are asked for, each with the reason.
-OPT_IN: dict[str, str] = {}
+OPT_IN = {"nvidia_driver/real": "it builds NVIDIA's real module, which takes about 20 minutes"}
 _STEP = re.compile(r"INFO\s+\[\w+ > (\w+)\] (Executing|Executed: [A-Z]\w+)")
 
 
@@ -54,7 +54,7 @@ def _test(name: str) -> bool:
     print(f"{name}  (log: {log.relative_to(ROOT)})", flush=True)
     molecule, since = _molecule(name, ["test"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT), started
     try:
-        with log.open("w", encoding="utf-8") as file:
+        with log.open("w", buffering=1, encoding="utf-8") as file:
             for line in molecule.stdout or ():
                 file.write(line)
                 step = _STEP.match(line)
