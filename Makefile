@@ -1,6 +1,7 @@
 # make demo   the whole idea on two real SSH hosts of this machine, in a minute
 # make test   everything that CI runs
 # make system of that, the tests on whole machines: systemd in containers; as root only (apt-get installs the engine)
+# make molecule  each role, alone, on a whole machine; ROLE=docker or ROLE=docker/adopt for some of it
 # make lint   all static checks
 # make bench  measure, in ratios to other tools
 # make docs   the parts of README.md that are made from the code
@@ -9,7 +10,7 @@
 # Needs Python >= 3.11 with pip. What is installed goes to .venv, except OpenSSH, which the system's package manager
 # installs where it is missing and may be (`python -m pool.lab.openssh`).
 
-.PHONY: demo test system lint bench docs clean check openssh
+.PHONY: demo test system molecule lint bench docs clean check openssh
 .DEFAULT_GOAL := demo
 
 BIN := .venv/bin
@@ -25,6 +26,9 @@ test: .venv/.stamp-dev check openssh
 
 system: .venv/.stamp-dev openssh
 	@$(IN_VENV) pytest tests/system
+
+molecule: .venv/.stamp-molecule openssh
+	@$(IN_VENV) python tests/molecule/run.py $(ROLE)
 
 check: .venv/.stamp-dev
 	@$(IN_VENV) ruff check .
@@ -57,4 +61,9 @@ openssh: .venv/.stamp
 .venv/.stamp-dev: .venv/.stamp
 	@echo "installing what tests and checks need into .venv"
 	@$(PIP) install --group test --group lint
+	@touch $@
+
+.venv/.stamp-molecule: .venv/.stamp
+	@echo "installing molecule into .venv"
+	@$(PIP) install --group molecule
 	@touch $@

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any, Callable
 
-from pool.runner import durable, frames, processes
+from pool.runner import durable, frames, processes, watchdog
 from pool.runner.frames import Decoder, Frame, FrameError
 from pool.runner.ledger import RefusedError
 from pool.runner.service import Peer, Service
@@ -42,6 +42,7 @@ def serve(state: str) -> int:
         return 1
     durable.write_json(os.path.join(state, "daemon.json"), processes.identity(os.getpid()), 0o644)
     daemon = Daemon(state)
+    watchdog.start(SOCKET)
     signal.signal(signal.SIGTERM, lambda *_: daemon.close())
     daemon.accept_forever()
     daemon.end()

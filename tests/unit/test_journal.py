@@ -130,12 +130,14 @@ def test_files(host: Host) -> None:
     there = host.etc / "there.conf"
     there.write_text("before")
     there.chmod(0o640)
-    new, folder, tree = host.etc / "new.conf", host.etc / "new.d", host.root / "tree"
-    changes = [{"kind": "file", "path": str(path)} for path in (there, new, folder)]
+    new, folder, tree, old = host.etc / "new.conf", host.etc / "new.d", host.root / "tree", host.etc / "old.d"
+    old.mkdir(mode=0o750)
+    changes = [{"kind": "file", "path": str(path)} for path in (there, new, folder, old)]
     assert host("note", *changes, {"kind": "file", "path": str(tree), "tree": True})["changed"]
     there.write_text("after")
     there.chmod(0o600)
     new.write_text("ours")
+    old.chmod(0o711)
     folder.mkdir()
     (folder / "theirs").write_text("someone else's")
     (tree / "deep").mkdir(parents=True)
@@ -144,6 +146,7 @@ def test_files(host: Host) -> None:
     assert there.read_text() == "before" and there.stat().st_mode & 0o777 == 0o640
     assert not new.exists() and not tree.exists()
     assert (folder / "theirs").exists()
+    assert old.stat().st_mode & 0o777 == 0o750
 
 
 def test_json_goes_back_by_key(host: Host) -> None:

@@ -40,12 +40,14 @@ def plan(
     extra: dict[str, Any] | None = None,
     packages: tuple[str, ...] = (),
     jobs: tuple[str, ...] = (),
+    raises_limits: bool = True,
     **wish: Any,
 ) -> dict[str, Any]:
     """The plan for a Debian 12 host."""
+    system = {"id": "debian", "family": "debian", "version": "12", "name": "Debian 12", "apt_problems": ""}
     facts = {
         "docker": docker,
-        "system": {"id": "debian", "family": "debian", "version": "12", "name": "Debian 12", "apt_problems": ""},
+        "system": system | {"raises_limits": raises_limits},
         "packages": {"installed": dict.fromkeys(packages, "1"), "held": []},
         "jobs": list(jobs),
         "journals": [],
@@ -87,6 +89,17 @@ def test_another_log_driver_gets_no_options_of_ours() -> None:
     """journald knows no max-size, and an engine with it would start no container."""
     settings = plan(engine(settings={"log-driver": "journald"}))["settings"]
     assert settings["log-driver"] == "journald" and "log-opts" not in settings
+
+
+def test_a_host_that_may_not_raise_limits_is_given_none_to_raise() -> None:
+    """In a container of few rights an engine with memlock unlimited starts no container; who asks for it has it."""
+    assert plan(engine())["settings"]["default-ulimits"]["memlock"]["Hard"] == -1
+    assert "default-ulimits" not in plan(engine(), raises_limits=False)["settings"]
+    core = {"default-ulimits": {"core": {"Name": "core", "Hard": 0, "Soft": 0}}}
+    assert plan(engine(settings=core), raises_limits=False)["settings"]["default-ulimits"] == core["default-ulimits"]
+    asked = {"default-ulimits": {"memlock": {"Name": "memlock", "Hard": 64, "Soft": 64}}}
+    made = plan(engine(), raises_limits=False, daemon_options=asked)
+    assert made["settings"]["default-ulimits"] == asked["default-ulimits"]
 
 
 def test_a_swarm_gets_no_live_restore() -> None:

@@ -49,7 +49,7 @@ def plan(facts, wish, known, extra):
     action = (
         "adopt" if adopted or source == "none" or (not missing and not _other(wish, wanted, installed)) else "install"
     )
-    settings, flagged = _settings(engine, wish, extra)
+    settings, flagged = _settings(engine, system, wish, extra)
     before = engine["settings"] or {}
     changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
     running = engine["running"]
@@ -104,7 +104,7 @@ def _versioned(name, wish, system):
     return name + separator + wish["version"] if wish["version"] and _is_engine(name) else name
 
 
-def _settings(engine, wish, extra):
+def _settings(engine, system, wish, extra):
     """The daemon.json, and which of the keys that were asked for stand as flags in the unit."""
     flags = {FLAGS.get(flag, flag) for flag in re.findall(r"--([a-z][a-z-]*)", engine["flags"])}
     flags |= {"hosts"} if re.search(r"\s-H\s", engine["flags"]) else set()
@@ -114,6 +114,10 @@ def _settings(engine, wish, extra):
         defaults.pop("live-restore", None)  # the engine refuses to start with both
     if before.get("log-driver", "json-file") != defaults.get("log-driver"):
         defaults.pop("log-opts", None)  # another driver does not know these, and would start no container
+    if not system["raises_limits"]:  # the engine would start, and no container
+        limits = dict(defaults.pop("default-ulimits", {}))
+        limits.pop("memlock", None)
+        defaults.update({"default-ulimits": limits} if limits else {})
     options = {}
     for layer in ("daemon_options", "daemon_options_group", "daemon_options_host"):
         options = merged(options, wish[layer])

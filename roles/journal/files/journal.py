@@ -194,14 +194,14 @@ def _complete(change):
 
 
 def _kept_file(path):
-    """Mode, owner and content (a link's target) of what is there; null for nothing, true for a folder."""
+    """Mode, owner and content (a link's target; of a folder nothing) of what is there; null for nothing."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
-    if stat.S_ISDIR(found.st_mode):
-        return True
     kept = {"mode": stat.S_IMODE(found.st_mode), "uid": found.st_uid, "gid": found.st_gid}
+    if stat.S_ISDIR(found.st_mode):
+        return dict(kept, folder=True)
     if stat.S_ISLNK(found.st_mode):
         return dict(kept, link=os.readlink(path))
     with open(path, "rb") as file:
@@ -309,11 +309,14 @@ def _undo_etc(line):
 
 def _undo_file(line):
     path, before = line["path"], line["before"]
-    if before is True:
-        return
+    now = _kept_file(path)
     if before is None:
         _remove(path, tree=line.get("tree", False))
-    elif _kept_file(path) != before:
+    elif "folder" in before:
+        if now and "folder" in now:
+            os.chown(path, before["uid"], before["gid"])
+            os.chmod(path, before["mode"])
+    elif now != before:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         fresh = path + ".pool-undo"
         if "link" in before:

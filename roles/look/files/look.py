@@ -33,7 +33,7 @@ DAEMONS = (
 )
 PACKAGES = re.compile(
     r"(lib)?nvidia|cuda-drivers|libcuda1|linux-(headers|modules-nvidia|objects-nvidia)|kernel-(devel|headers)|kmod-nvidia"
-    r"|dkms$|docker|containerd|moby|podman-docker|runc$"
+    r"|dkms$|docker|containerd|moby|podman-docker|runc$|ca-certificates$|apparmor$"
 )
 
 
@@ -76,6 +76,7 @@ def system():
         "dgx": exists("etc/dgx-release"),
         "systemd": exists("run/systemd/system"),
         "secure_boot": secure_boot(),
+        "raises_limits": raises_limits(),
         "free_mib": {place: free_mib(place) for place in ("/", "/boot", "/var")},
         "apt_problems": ask("dpkg", "--audit")[1].strip()[:2000],
         "mirror": mirror(names.get("VERSION_CODENAME", "")),
@@ -110,6 +111,13 @@ def secure_boot():
         with open(path, "rb") as file:
             return file.read()[-1:] == b"\x01"
     return None
+
+
+def raises_limits():
+    """Whether root may lock more memory than init may; in many containers it may not."""
+    able = re.search(r"^CapEff:\s+([0-9a-f]+)$", read("proc/1/status"), re.M)
+    limit = re.search(r"^Max locked memory\s+\S+\s+(\S+)", read("proc/1/limits"), re.M)
+    return not able or bool(int(able.group(1), 16) >> 24 & 1) or bool(limit and limit.group(1) == "unlimited")
 
 
 def packages():
@@ -162,6 +170,8 @@ def nvidia(timeout):
         "newer_kernel": newer_kernel(kernel),
         "key_enrolled": key_enrolled(),
         "runfile": exists("usr/bin/nvidia-uninstall"),
+        "grid": exists("usr/bin/nvidia-gridd"),
+        "initramfs": next((name for name in ("update-initramfs", "dracut") if which(name)), None),
         "busy": busy(),
         "persistenced": exists("lib/systemd/system/nvidia-persistenced.service")
         or exists("usr/lib/systemd/system/nvidia-persistenced.service"),

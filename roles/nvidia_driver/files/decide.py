@@ -35,7 +35,9 @@ def plan(facts, wish, known):
     source = _source(system, gpus, wish)
     flavor = _flavor(system, gpus, wish, source)
     fabric = bool(wish["fabric_manager"] and found["switches"])
-    wanted = _packages(system, wish, known, source, flavor, fabric)
+    builds = source != "distribution" or system["id"] != "ubuntu" or wish["ubuntu_modules"] == "dkms"
+    headers = _headers(found, system, wish, builds)
+    wanted = _packages(system, wish, known, source, flavor, fabric) + headers
     ours = "nvidia_driver" in facts["installed"]
     works, mismatch = _works(found), _mismatch(found)
     installed = facts["packages"]["installed"]
@@ -59,7 +61,6 @@ def plan(facts, wish, known):
     elif wish["upgrade"]:
         action, why = "install", "the newest of the branch is asked for"
     busy = _busy(facts)
-    builds = source != "distribution" or system["id"] != "ubuntu" or wish["ubuntu_modules"] == "dkms"
     refused = []
     if action == "install":
         refused = _refused(facts, wish, known, gpus, source, flavor, wanted, ours, busy, builds)
@@ -87,6 +88,8 @@ def plan(facts, wish, known):
         "reboot_why": "nouveau has the cards" if found["nouveau"] else hung,
         "ours": ours,
         "builds": builds,
+        "headers": "".join(headers),
+        "machine": _machine(system),
         "fabric": fabric,
         "unheld": sorted(set(filter(DRIVER.match, installed)) - set(facts["packages"]["held"])),
         "versions": {key: found[key] for key in ("loaded", "on_disk", "library", "fabric_manager")},
@@ -114,6 +117,18 @@ def _flavor(system, gpus, wish, source):
     return "open"
 
 
+def _headers(found, system, wish, builds):
+    """The very headers of the running kernel, where they are missing: the metapackage has those of the newest one."""
+    if not builds or wish["packages"] or found["headers"] or system["container"] or system["family"] != "debian":
+        return []
+    return ["linux-headers-" + system["kernel"]]
+
+
+def _machine(system):
+    """By Debian's name."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(system["machine"], system["machine"])
+
+
 def _packages(system, wish, known, source, flavor, fabric):
     """The names, with the branch, the kernel's flavour and the machine filled in."""
     choice = (known or {}).get(source) or {}
@@ -124,7 +139,7 @@ def _packages(system, wish, known, source, flavor, fabric):
         "branch": wish["branch"],
         "server": wish["branch"] + "-server" + ("-open" if flavor == "open" else ""),
         "kernel": re.sub(r"^[0-9.]+(-[0-9]+)?-?", "", system["kernel"]) or "generic",
-        "machine": {"x86_64": "amd64", "aarch64": "arm64"}.get(system["machine"], system["machine"]),
+        "machine": _machine(system),
     }
     return [name.format(**words) for name in names] + wish["extra_packages"]
 
@@ -166,6 +181,7 @@ def _refused(facts, wish, known, gpus, source, flavor, wanted, ours, busy, build
     unsupported = (
         "WSL gets its driver from Windows" if system["wsl"]
         else "DGX OS brings and keeps its own driver" if system["dgx"]
+        else "its cards are virtual (vGPU), and their driver comes from who runs the machine below" if found["grid"]
         else "no packages are known for it; install a driver by hand, and it is taken over" if not known
         else ""
     )  # fmt: skip
