@@ -19,7 +19,7 @@ PLACES = ("/run", "/run/systemd/system", "/tmp", "/var/tmp", "/")
 LEFT_OUT = re.compile(
     r"/etc/((passwd|shadow|group|gshadow|subuid|subgid)-|\.pwd\.lock|ld\.so\.cache|resolv\.conf)$"
     r"|/var/lib/(apt/|dpkg/|docker/|containerd/|systemd/(timers|random-seed|catalog)|private/)"
-    r"|/\.ansible(_async)?(/|$)|/tmp/(systemd-private-|ansible)|/opt/pool-lab/|/run/(user|sudo|utmp|adduser)$"
+    r"|/\.ansible(_async)?(/|$)|/tmp/(systemd-private-|ansible)|/opt/pool-lab/|/run/(user|sudo|utmp|adduser|motd.dynamic)$"
 )
 
 

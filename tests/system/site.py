@@ -13,23 +13,13 @@ from typing import Any, TypeVar
 
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
-from tests.conftest import Cli, Result
+from tests.conftest import REPOSITORY, Cli, Result
 
 T = TypeVar("T")
 #: How long anything may take that takes seconds: machines that run tests are slow at times.
 PATIENCE_S = 120.0
-# Everything that adding a host might leave behind: packages, files with their bytes, units, users, and in the homes.
-_SNAPSHOT = r"""
-dpkg-query -W -f 'package ${Package} ${Version} ${db:Status-Status}\n'
-systemctl list-unit-files --no-legend --no-pager | sed 's/^/unit-file /'
-systemctl list-units --all --no-legend --no-pager --plain 'pool*' | sed 's/^/unit /'
-getent passwd | sed 's/^/user /'; getent group | sed 's/^/group /'
-find /etc /usr/local /var/lib /var/spool /opt /srv /home /root /boot -xdev \
-    -not -path '/var/lib/systemd/timers*' -not -path '/var/lib/systemd/random-seed' -not -path '/var/lib/docker*' \
-    \( -type f -printf 'file %p %m %U:%G ' -exec sha256sum {} \; -o -printf 'other %p %y %m %U:%G %l\n' \)
-find /tmp /var/tmp /run -maxdepth 1 -name '*pool*' -printf 'temporary %p\n'
-ps -eo args= | grep -i pool | grep -v -e dpkg-query -e grep | sed 's/^/process /'
-"""
+#: Prints everything on a host that adding it might change, one line a thing.
+_SNAPSHOT = (REPOSITORY / "tests" / "molecule" / "snapshot.py").read_text(encoding="utf-8")
 
 
 def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
@@ -107,7 +97,8 @@ class Site:
         for path, text in (files or {}).items():
             with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
                 file.write(text)
-        task |= {"type": "task", "name": name, "nodes": nodes, "commands": [script], "resources": {"gpu": gpu}}
+        task |= {"type": "task", "name": name, "nodes": nodes, "commands": [script]}
+        task |= {"resources": {"gpu": gpu}} if gpu else {}
         with open(os.path.join(folder, ".dstack.yml"), "w", encoding="utf-8") as file:
             json.dump(task, file)
         where = ["--instance", host] if host else []
@@ -150,9 +141,9 @@ class Site:
 
     # -- the hosts ----------------------------------------------------------------------------------------------
 
-    def on(self, name: str, script: str, *, check: bool = True) -> str:
+    def on(self, name: str, script: str, *, check: bool = True, timeout: float = 60.0) -> str:
         """Run a script on the host as root, beside its sshd."""
-        rc, said = self.lab.execute(name, "sh", "-c", script)
+        rc, said = self.lab.execute(name, "sh", "-c", script, timeout=timeout)
         assert rc == 0 or not check, f"{script} on {name}: exit code {rc}: {said}"
         return said.strip()
 
@@ -168,4 +159,6 @@ class Site:
 
     def snapshot(self, name: str) -> set[str]:
         """Everything on the host that adding it might change, one line a thing."""
-        return set(self.on(name, _SNAPSHOT, check=False).splitlines())
+        rc, said = self.lab.execute(name, "python3", "-c", _SNAPSHOT)
+        assert rc == 0, said
+        return set(said.splitlines())
