@@ -3,9 +3,11 @@
 Host::
 
     new ──▶ provisioning ──▶ ready ⇄ draining ──▶ removed
-                │  ▲          ⇅
-                ▼  │      unreachable
+                │  ▲           ⇅        ⇅
+                ▼  │          unreachable
               broken
+
+A host that is drained says so itself, so it comes back from `unreachable` or `provisioning` as `draining`.
 
 Job (one rank, one attempt)::
 
@@ -51,12 +53,16 @@ class JobStatus(StrEnum):
 
 HOST_MOVES: Final[dict[HostStatus, frozenset[HostStatus]]] = {
     HostStatus.NEW: frozenset({HostStatus.PROVISIONING, HostStatus.BROKEN, HostStatus.REMOVED}),
-    HostStatus.PROVISIONING: frozenset({HostStatus.READY, HostStatus.BROKEN, HostStatus.REMOVED}),
+    HostStatus.PROVISIONING: frozenset({HostStatus.READY, HostStatus.DRAINING, HostStatus.BROKEN, HostStatus.REMOVED}),
     HostStatus.READY: frozenset(
         {HostStatus.PROVISIONING, HostStatus.DRAINING, HostStatus.UNREACHABLE, HostStatus.REMOVED}
     ),
-    HostStatus.DRAINING: frozenset({HostStatus.READY, HostStatus.PROVISIONING, HostStatus.REMOVED}),
-    HostStatus.UNREACHABLE: frozenset({HostStatus.READY, HostStatus.PROVISIONING, HostStatus.REMOVED}),
+    HostStatus.DRAINING: frozenset(
+        {HostStatus.READY, HostStatus.PROVISIONING, HostStatus.UNREACHABLE, HostStatus.REMOVED}
+    ),
+    HostStatus.UNREACHABLE: frozenset(
+        {HostStatus.READY, HostStatus.DRAINING, HostStatus.PROVISIONING, HostStatus.REMOVED}
+    ),
     HostStatus.BROKEN: frozenset({HostStatus.PROVISIONING, HostStatus.REMOVED}),
     HostStatus.REMOVED: frozenset(),
 }

@@ -22,6 +22,8 @@ COMMANDS = {
     "provision": "see to driver, Docker, toolkit and runner on hosts again",
     "doctor": "check the hosts and say what is wrong",
     "ps": "list the hosts and what of them is free",
+    "drain": "give a host no new jobs",
+    "undrain": "give a host jobs again",
     "rm": "take a host out of the pool",
     "run": "run a task on the pool",
     "runs": "list the runs",

@@ -35,6 +35,8 @@ def assemble(folder: str, on_fenced: Callable[[], None]) -> tuple[Context, Loop]
     )
     store.secrets.sweep({run.id for run in store.runs.live()})
     for host in store.hosts.all():
+        if host.status == HostStatus.DRAINING and host.reason is None:  # its removal was cut off
+            store.hosts.move(host.id, HostStatus.READY)
         if host.status in _LINKED:
             ctx.keeper.keep(host)
         elif host.status in (HostStatus.NEW, HostStatus.PROVISIONING):

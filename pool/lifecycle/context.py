@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ class Context:
     bell: Bell = field(default_factory=Bell)
     #: By host id: GPUs that jobs hold there which are not ours, or no longer, as the host last said.
     foreign: dict[str, frozenset[str]] = field(default_factory=dict)
+    #: By host id: the number of the host's last word on its drain, and why it takes no jobs; None when it takes some.
+    drains: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    settling: threading.Lock = field(default_factory=threading.Lock)  #: one at a time says ready or draining
     keeper: Keeper = field(init=False)
     calls: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="call")

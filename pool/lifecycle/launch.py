@@ -33,7 +33,7 @@ _RESERVE_TTL_S = 60.0
 #: A host that pulls an image says after this long how far it is.
 _PULL_WAIT_S = 3.0
 #: Causes of a refusal that another placement may not meet.
-_ELSEWHERE = {"busy", "no_such_gpu", "not_reserved"}
+_ELSEWHERE = {"busy", "no_such_gpu", "not_reserved", "draining"}
 
 
 @dataclass(slots=True)

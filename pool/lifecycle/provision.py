@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, HostError, PoolError, UnreachableError
+from pool.lifecycle import drain
 from pool.lifecycle.assemble import known_hosts, target_of
 from pool.lifecycle.smoke import smoke
 from pool.lifecycle.visit import log_path, look_closely
@@ -90,9 +91,6 @@ def provision(ctx: Context, names: Sequence[str], manner: Manner, on_step: Calla
             entered.append(outcome)
     if entered:
         results |= converge(ctx, entered, manner, on_step)
-    for host in hosts:
-        if host.status == HostStatus.DRAINING and ctx.store.hosts.get(host.id).status == HostStatus.READY:
-            ctx.store.hosts.move(host.id, HostStatus.DRAINING)  # somebody wants no new jobs on it
     return [results[host.name] for host in hosts]
 
 
@@ -183,9 +181,10 @@ class _Finish:
             ctx.keeper.keep(host)
             with step(host, "link to the runner", self._on_step):
                 _await_link(ctx, host)
-            with step(host, "run a job", self._on_step) as ended:
-                ended.message = smoke(ctx, host)
-            ctx.store.hosts.move(host.id, HostStatus.READY)
+            if drain.why(ctx, host) is None:  # a host that is drained takes no job, not even this one
+                with step(host, "run a job", self._on_step) as ended:
+                    ended.message = smoke(ctx, host)
+            drain.settle(ctx, host, provisioned=True)
         except Exception as error:
             self._errors[host.name] = told(host, error)
             ctx.keeper.drop(host.id)

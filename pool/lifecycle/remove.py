@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pool.errors import ConflictError, PoolError, RunnerError, UnreachableError
-from pool.lifecycle import stop
+from pool.lifecycle import drain, stop
 from pool.lifecycle.assemble import known_hosts, target_of
 from pool.lifecycle.visit import log_path, look_around
 from pool.provision.inventory import runner_variables
@@ -37,8 +37,7 @@ def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, for
     host = ctx.store.hosts.named(name)
     if host.status in (HostStatus.NEW, HostStatus.PROVISIONING):
         raise ConflictError(f"{name} is being added right now", hint="pool ps")
-    if host.status == HostStatus.READY:  # first of all, so that no job is placed on it from now on
-        ctx.store.hosts.move(host.id, HostStatus.DRAINING)
+    drain.begin_removal(ctx, host)  # first of all, so that no job is placed on it from now on
     live = ctx.store.runs.on_host(host.id)
     if live and not force:
         _take_back(ctx, host)
@@ -71,8 +70,7 @@ def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, for
 def _take_back(ctx: Context, host: Host) -> None:
     """It stays in the pool after all; should its link not come back, the link's keeper says so."""
     if ctx.store.hosts.get(host.id).status == HostStatus.DRAINING:
-        ctx.store.hosts.move(host.id, HostStatus.READY)
-        ctx.bell.ring()
+        drain.settle(ctx, host, kept=True)
 
 
 def _kill(ctx: Context, host: Host, live: list[Job]) -> None:

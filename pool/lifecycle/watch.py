@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, HostError, NotFoundError, RunnerError, UnreachableError
 from pool.host import facts_from_json
+from pool.lifecycle import drain
 from pool.lifecycle.retry import attempts_after
 from pool.states import FINISHED, HostStatus, JobStatus
 
@@ -37,24 +38,30 @@ _CAUSES = {
 
 
 def host_up(ctx: Context, host: Host, link: Link) -> None:
-    """A link is open: take the host's facts and jobs, then let it have work again. HostError when it talks nonsense.
+    """A link is open: take the host's facts and jobs, then let it have work again, unless it is drained.
 
     A host that is being provisioned has to show first that a job runs on it: lifecycle/provision lets it have work.
+    HostError when it talks nonsense.
     """
+    ctx.drains.pop(host.id, None)
     try:
-        ctx.store.hosts.set_facts(host.id, facts_from_json(link.request("facts")[0]))
+        facts = link.request("facts")[0]
+        ctx.store.hosts.set_facts(host.id, facts_from_json(facts))
+        drain.hear(ctx, host, facts.get("drain"))
     except (KeyError, TypeError, ValueError) as error:
         raise RunnerError(f"{host.name} reported facts that make no sense: {error}") from error
     reconcile(ctx, host, link)
-    if ctx.store.hosts.get(host.id).status == HostStatus.UNREACHABLE:
-        ctx.store.hosts.move(host.id, HostStatus.READY)
-    ctx.bell.ring()
+    drain.settle(ctx, host, up=True)
 
 
 def host_down(ctx: Context, host: Host, reason: str) -> None:
     """No link: the host gets no new work, its jobs show as `running?`, nothing is decided about them."""
-    if ctx.store.hosts.get(host.id).status == HostStatus.READY:
-        ctx.store.hosts.move(host.id, HostStatus.UNREACHABLE, reason)
+    with ctx.settling:
+        known = ctx.store.hosts.get(host.id)
+        stood = known.status == HostStatus.READY or (known.status == HostStatus.DRAINING and known.reason)
+        if stood:
+            ctx.store.hosts.move(host.id, HostStatus.UNREACHABLE, reason)
+    if stood:
         ctx.bell.ring()
 
 
@@ -64,6 +71,9 @@ def host_event(ctx: Context, host: Host, head: dict[str, Any]) -> None:
         _observe_known(ctx, host, head)
     elif head.get("event") == "ledger":
         _take_ledger(ctx, host, head["held"])
+    elif head.get("event") == "drain":
+        drain.hear(ctx, host, head["drain"])
+        drain.settle(ctx, host)
 
 
 def reconcile(ctx: Context, host: Host, link: Link) -> None:

@@ -3,13 +3,14 @@
 serve       run the runner in the foreground (the systemd unit's command)
 start       run it detached unless it runs         stop     end it; jobs run on
 restart     stop, then start                       status   one JSON line; exit 3 when it does not run
-bridge      what a server's SSH session runs       version  print the version
+drain       take no new jobs; running ones go on   undrain  take jobs again; both have --help
+facts       what servers see of this host          version  print the version
+bridge      what a server's SSH session runs
 supervise JOB, forker   internal: run one prepared job; do so for each that is named on stdin
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -34,7 +35,11 @@ def main(argv: list[str]) -> int:
     if verb == "version":
         sys.stdout.write(VERSION + "\n")
         return 0
-    verbs = {"serve": _serve, "start": _start, "stop": _stop, "restart": _restart, "status": _status, "bridge": _bridge}
+    if verb in ("drain", "undrain", "status", "facts"):
+        from pool.runner import typed
+
+        return typed.main(state, verb, rest)
+    verbs = {"serve": _serve, "start": _start, "stop": _stop, "restart": _restart, "bridge": _bridge}
     if verb not in verbs or rest:
         sys.stderr.write("pool-runner: unknown verb {}\n".format(" ".join([verb, *rest])))
         return 2
@@ -70,15 +75,6 @@ def _stop(state: str) -> int:
 
 def _restart(state: str) -> int:
     return _stop(state) or _start(state)
-
-
-def _status(state: str) -> int:
-    from pool.runner import daemon
-
-    who = daemon.running(state)
-    answer = {"version": VERSION, "running": bool(who), "pid": who["pid"] if who else None}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return 0 if who else 3
 
 
 def _bridge(state: str) -> int:

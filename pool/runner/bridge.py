@@ -13,6 +13,7 @@ import sys
 import time
 
 from pool.runner import daemon, frames, launch
+from pool.runner.ask import SOCKET
 
 _CONNECT_S = 10.0
 #: Small enough to stay in the cache on its way through.
@@ -48,7 +49,7 @@ def _connect(state: str) -> socket.socket | None:
     while time.monotonic() < deadline:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            link.connect(daemon.SOCKET)
+            link.connect(SOCKET)
             return link
         except OSError:
             link.close()

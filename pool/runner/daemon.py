@@ -19,11 +19,13 @@ import time
 from typing import Any, Callable
 
 from pool.runner import durable, frames, processes, watchdog
+from pool.runner.ask import SOCKET
 from pool.runner.frames import Decoder, Frame, FrameError
 from pool.runner.ledger import RefusedError
 from pool.runner.service import Peer, Service
 
-SOCKET = "runner.sock"
+#: Held by the runner that serves the folder.
+LOCK = "daemon.lock"
 #: Users, one name a line, who may speak to a runner that runs as root (the role writes it).
 USERS_FILE = "users"
 _REQUESTS_AT_ONCE = 256
@@ -34,7 +36,7 @@ def serve(state: str) -> int:
     """Run in the foreground until SIGTERM; 1 when another runner has this folder."""
     os.makedirs(state, mode=0o711, exist_ok=True)
     os.chdir(state)  # the socket is bound by its short name: a Unix path may have 107 bytes
-    lock = os.open("daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

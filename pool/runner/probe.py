@@ -93,6 +93,13 @@ def addresses() -> list[dict[str, Any]]:
     return found
 
 
+def free_port() -> int:
+    """A TCP port nothing here listens on now; the task binds it next."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
+        probe_socket.bind(("", 0))
+        return int(probe_socket.getsockname()[1])
+
+
 def _ask(argv: list[str], timeout_s: float) -> tuple[int | None, str]:
     """`(exit code, output)`; `(None, problem)` when the program is missing or does not answer in time."""
     try:

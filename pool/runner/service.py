@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any, Callable
 from pool.runner import durable, launch, probe, processes
 from pool.runner.archive import Archives
 from pool.runner.containers import Containers
+from pool.runner.drain import Drain
 from pool.runner.forker import Forked
 from pool.runner.frames import MAX_BODY
 from pool.runner.image import Images
@@ -29,6 +29,8 @@ from pool.runner.watch import FolderWatch
 _LOOK_EVERY_S = 2.0
 #: A supervisor that has not taken its job after this long never will.
 _START_S = 20.0
+#: What may be asked without a pool: by a person or a playbook on the host itself.
+_OF_THE_HOST = ("drain", "undrain", "standing")
 
 
 class Peer:
@@ -60,6 +62,7 @@ class Service:
         self._images = Images()
         self._preparer = Preparer(state, self._archives, self._images)
         self._containers = Containers(state)
+        self._drain = Drain(state, lambda told: announce(None, {"event": "drain", "drain": told}))
         alive = processes.marked_jobs()
         unfinished = [folder for folder in all_jobs(state) if folder.exit is None or folder.job in alive]
         self._ledger = Ledger(
@@ -77,15 +80,15 @@ class Service:
         self._launcher.close()
 
     def handle(self, peer: Peer, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-        """Do what `head["verb"]` says. All but hello need the pool, and refuse a server that has been replaced."""
+        """Do what `head["verb"]` says. Most need the pool; a server that has been replaced is refused."""
         verb = head.get("verb")
         method = getattr(self, "verb_" + verb, None) if isinstance(verb, str) else None
         if method is None:
             raise RefusedError("bad_request", "unknown verb {!r}".format(verb))
-        if verb != "hello":
-            if not peer.pool:
-                raise RefusedError("bad_request", "say hello first")
+        if peer.pool and verb != "hello":
             self._ledger.check_epoch(peer.pool, peer.epoch)
+        elif verb not in ("hello", *_OF_THE_HOST):
+            raise RefusedError("bad_request", "say hello first")
         answer = method(peer, head, body)
         return answer if isinstance(answer, tuple) else (answer, b"")
 
@@ -107,7 +110,24 @@ class Service:
         """The host's facts, read now."""
         facts = probe.facts(self._state)
         self._known_gpus = {gpu["uuid"] for gpu in facts["gpus"]}
-        return {**facts, "ssh_ip": peer.ssh_ip}
+        return {**facts, "ssh_ip": peer.ssh_ip, "drain": self._drain.told}
+
+    def verb_drain(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
+        """Take no new jobs from now on, for `by` and its `reason`; running ones go on."""
+        changed = self._drain.begin(head["by"], head.get("reason") or "")
+        return {"changed": changed, **self._standing()}
+
+    def verb_undrain(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
+        """Take back the drain of `by`; without it, every drain."""
+        changed = self._drain.end(head.get("by"))
+        return {"changed": changed, **self._standing()}
+
+    def verb_standing(self, _: Peer, __: dict[str, Any], ___: bytes) -> dict[str, Any]:
+        """Who drains the host, and the jobs of every pool that hold something of it."""
+        return self._standing()
+
+    def _standing(self) -> dict[str, Any]:
+        return {"drain": self._drain.told, "jobs": sorted(self._ledger.snapshot())}
 
     # -- making a job ready -------------------------------------------------------------------------------------
 
@@ -117,11 +137,12 @@ class Service:
         gpus = [str(uuid) for uuid in head["gpus"]]
         if not self._known_gpus.issuperset(gpus):  # nvidia-smi takes a second: asked only when it may tell more
             self._known_gpus = {gpu["uuid"] for gpu in probe.nvidia_gpus()[0]}
-        self._ledger.reserve(folder.job, peer.pool, gpus, self._known_gpus, float(head["ttl_s"]))
+        with self._drain.none():
+            self._ledger.reserve(folder.job, peer.pool, gpus, self._known_gpus, float(head["ttl_s"]))
         code = head.get("code")
         return {
             "has_code": self._archives.has(code) if code else False,
-            "port": _free_port() if head.get("port") else None,
+            "port": probe.free_port() if head.get("port") else None,
         }
 
     def verb_release(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
@@ -360,10 +381,3 @@ def _read(path: str, offset: int, limit: int) -> bytes:
         return os.pread(fd, limit, offset)
     finally:
         os.close(fd)
-
-
-def _free_port() -> int:
-    """A TCP port nothing here listens on now; the task binds it next."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.bind(("", 0))
-        return int(probe_socket.getsockname()[1])

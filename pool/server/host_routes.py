@@ -1,4 +1,4 @@
-"""Routes about hosts: list, look at a destination, add, provision again, check, remove."""
+"""Routes about hosts: list, look at a destination, add, provision again, check, drain, remove."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from pool.errors import InputError, PoolError
+from pool.lifecycle import drain
 from pool.lifecycle.add import Sight, Wanted, add, look
 from pool.lifecycle.doctor import Checked, doctor
 from pool.lifecycle.provision import Added, Manner, provision
@@ -46,12 +47,22 @@ def host_routes(ctx: Context) -> list[Route]:
         seen = ctx.every(lambda pair: look(ctx, *pair), pairs)
         return [_sight_json(*each) for each in zip(wishes, seen, strict=True)]
 
+    def drained(asked: Asked) -> dict[str, Any]:
+        done = drain.drain(ctx, asked.path["name"], by=asked.user, reason=str(asked.body.get("reason") or ""))
+        return done | {"host": _host(ctx, asked.path["name"])}
+
+    def undrained(asked: Asked) -> dict[str, Any]:
+        return drain.undrain(ctx, asked.path["name"]) | {"host": _host(ctx, asked.path["name"])}
+
     return [
         Route("/hosts", answers_json(hosts)),
         Route("/hosts/look", answers_json(looked), methods=["POST"]),
         Route("/hosts", answers_stream(lambda asked: _add(ctx, asked)), methods=["POST"]),
         Route("/hosts/provision", answers_stream(lambda asked: _provision(ctx, asked)), methods=["POST"]),
         Route("/hosts/doctor", answers_stream(lambda asked: _doctor(ctx, asked)), methods=["POST"]),
+        Route("/hosts/{name}/drain", answers_json(drained), methods=["POST"]),
+        Route("/hosts/{name}/undrain", answers_json(undrained), methods=["POST"]),
+        Route("/hosts/{name}/idle", answers_stream(lambda asked: _idle(ctx, asked)), methods=["POST"]),
         Route("/hosts/{name}/remove", answers_stream(lambda asked: _remove(ctx, asked)), methods=["POST"]),
     ]
 
@@ -104,6 +115,20 @@ def _scope(text: str | None) -> Scope | None:
     if text not in scopes:
         raise InputError(f"--scope: system or user, not {text!r}")
     return scopes[text]
+
+
+def _host(ctx: Context, name: str) -> dict[str, Any]:
+    return next(host_json(view) for view in ctx.store.hosts.views(ctx.foreign) if view.host.name == name)
+
+
+def _idle(ctx: Context, asked: Asked) -> Iterator[Frame]:
+    """How many jobs are on the host, whenever that has changed, until none is; `wait_s` seconds at most."""
+    seen = None
+    wait_s = asked.body.get("wait_s")
+    for jobs in drain.await_idle(ctx, asked.path["name"], None if wait_s is None else float(wait_s)):
+        yield Frame(frames.PING, 0, {}) if jobs == seen else event({"host": asked.path["name"], "jobs": jobs})
+        seen = jobs
+    yield event({"end": _host(ctx, asked.path["name"])})
 
 
 def _remove(ctx: Context, asked: Asked) -> Iterator[Frame]:

@@ -63,6 +63,11 @@ class Hosts:
             moves.move_host(connection, host_id, to, reason)
         return self.get(host_id)
 
+    def explain(self, host_id: str, reason: str | None) -> None:
+        """Change why a host stands as it does."""
+        with writing(self._engine) as connection:
+            connection.execute(update(hosts).where(hosts.c.id == host_id).values(reason=reason))
+
     def set_facts(self, host_id: str, facts: HostFacts) -> None:
         """Keep what the host's runner reported."""
         with writing(self._engine) as connection:
