@@ -18,8 +18,8 @@ import threading
 import time
 from typing import Any, Callable
 
-from pool.runner import durable, frames, processes, watchdog
-from pool.runner.ask import SOCKET
+from pool.runner import durable, frames, notify, processes
+from pool.runner.ask import SOCKET, ask
 from pool.runner.frames import Decoder, Frame, FrameError
 from pool.runner.ledger import RefusedError
 from pool.runner.service import Peer, Service
@@ -30,6 +30,8 @@ LOCK = "daemon.lock"
 USERS_FILE = "users"
 _REQUESTS_AT_ONCE = 256
 _EVENTS_WAITING = 1000
+#: A runner that does not answer itself within this time is not well.
+_ANSWER_S = 10.0
 
 
 def serve(state: str) -> int:
@@ -44,11 +46,20 @@ def serve(state: str) -> int:
         return 1
     durable.write_json(os.path.join(state, "daemon.json"), processes.identity(os.getpid()), 0o644)
     daemon = Daemon(state)
-    watchdog.start(SOCKET)
     signal.signal(signal.SIGTERM, lambda *_: daemon.close())
+    notify.ready(lambda: _answers(state))
     daemon.accept_forever()
     daemon.end()
     return 0
+
+
+def _answers(state: str) -> bool:
+    """True when the runner answers as it does to anybody: through its socket."""
+    try:
+        ask(state, "standing", _ANSWER_S)
+    except (RefusedError, OSError):
+        return False
+    return True
 
 
 class Daemon:

@@ -54,3 +54,17 @@ def test_a_host_that_is_silent_keeps_its_jobs(site: Site) -> None:
         *numbers, last = site.log(name).decode().split()
         assert last == "told"
         assert numbers == [str(number + 1) for number in range(len(numbers))]
+
+
+def test_a_runner_that_hangs_is_restarted(site: Site) -> None:
+    """It says that it lives no more: systemd starts another one, and the job does not notice."""
+    site.run("hangs", "echo begun; until [ -e ~/go-hangs ]; do sleep 0.1; done; rm ~/go-hangs; exit 6", host="node1")
+    site.until_logged("hangs", b"begun")
+    main = "systemctl show --property=MainPID --value pool-runner.service"
+    before = site.on("node1", main)
+    site.on("node1", f"kill -STOP {before}")
+    until(lambda: site.on("node1", main) not in ("0", before), "another runner")
+    until(lambda: site.listed()["node1"]["status"] == "ready", "the link")
+    site.on("node1", "touch /home/debian/go-hangs; chown debian /home/debian/go-hangs")
+    job = site.end_of("hangs")
+    assert (job["status"], job["exit_code"]) == ("failed", 6)
