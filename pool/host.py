@@ -56,6 +56,21 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Jump:
+    """A jump host: where and as whom to connect on the way to a host."""
+
+    address: str  #: host name, IPv4 or IPv6
+    port: int
+    user: str
+    key: str | None = None  #: path of the private key; None = the agent's keys
+
+    def __str__(self) -> str:
+        """As a person writes it: `user@bastion`, with the port where it is not 22."""
+        address = f"[{self.address}]" if ":" in self.address and self.port != 22 else self.address
+        return f"{self.user}@{address}" + (f":{self.port}" if self.port != 22 else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """One machine of a pool."""
 
@@ -74,6 +89,9 @@ class Host:
     facts: HostFacts | None = None
     labels: tuple[tuple[str, str], ...] = ()
     price: float = 0.0  #: hourly, for `max_price`
+    #: The jump hosts it is reached through, the nearest first; () = none; None, in a wish: as it was before.
+    jumps: tuple[Jump, ...] | None = None
+    python: str | None = None  #: path of the interpreter to use there; None = the first that is whole
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:

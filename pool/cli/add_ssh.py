@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from pool.cli.provision import add_manner, manner, raise_last, say_ends
 
@@ -19,6 +18,7 @@ examples:
   pool add-ssh ubuntu@gpu1 --dry-run         what is there, and what would be changed, as a diff; changes nothing
   pool add-ssh ubuntu@gpu1 --only runner     no driver, no Docker, no container toolkit
   pool add-ssh ssh://root@[fd00::5]:2222 -i key --name gpu5 --fingerprint SHA256:...
+  pool add-ssh ubuntu@10.0.0.7 -J me@bastion -i key     through a jump host, as with ssh -J
 
 A host's key is shown and asked about once, then pinned. The same command again changes nothing.
 """
@@ -36,6 +36,12 @@ def register(commands: Any) -> None:
     parser.add_argument("-i", "--identity", metavar="KEY", help="private key file (default: the agent's keys)")
     parser.add_argument("-p", "--port", type=int, metavar="PORT", help="SSH port (default: 22, or ~/.ssh/config)")
     parser.add_argument("-l", "--login", metavar="USER", help="login name (default: yours, or ~/.ssh/config)")
+    parser.add_argument(
+        "-J",
+        "--jump",
+        metavar="[USER@]HOST[:PORT]",
+        help="jump host, or several with commas (default: ~/.ssh/config, or as before; none: go directly)",
+    )
     parser.add_argument("--name", help="what the pool calls it (default: the host name); one host only")
     parser.add_argument("--pool", help="the pool it joins (default: default)")
     parser.add_argument("--region", help="its region label (default: remote)")
@@ -44,6 +50,13 @@ def register(commands: Any) -> None:
     parser.add_argument("--label", action="append", metavar="K=V", help="a label of your own (repeatable)")
     parser.add_argument("--price", type=float, metavar="P", help="price an hour, for a task's max_price (default: 0)")
     parser.add_argument("--fingerprint", metavar="SHA256:…", help="the host key you expect; one host only")
+    parser.add_argument(
+        "--jump-fingerprint",
+        action="append",
+        metavar="SHA256:…",
+        help="the key you expect of the jump host (repeatable, in the order of -J)",
+    )
+    parser.add_argument("--python", metavar="PATH", help="its Python, 3.8 or newer (default: the first that is whole)")
     parser.add_argument(
         "--scope",
         choices=("system", "user"),
@@ -56,6 +69,7 @@ def register(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
+    from pool.cli.trust import agree
     from pool.client import Client
     from pool.errors import InputError
 
@@ -63,16 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("--name, --fingerprint and --internal-ip are for one host at a time")
     client = Client()
     wishes = [_wish(args, destination) for destination in args.destinations]
-    sights = client.post("/hosts/look", {"hosts": wishes})
-    errors = [sight["error"] for sight in sights if sight["error"]]
-    for sight in sights:
-        for warning in sight["warnings"]:
-            render.note(f"pool: {warning}")
-    trusted = [
-        wish | {"fingerprint": sight["fingerprint"]}
-        for wish, sight in zip(wishes, sights, strict=True)
-        if not sight["error"] and _is_trusted(sight, errors)
-    ]
+    trusted, errors = agree(client, wishes)
     outcome = _add(client, trusted, manner(args)) if trusted else []
     errors += [added["error"] for added in outcome if added["error"]]
     if args.json:
@@ -87,6 +92,9 @@ def _wish(args: argparse.Namespace, destination: str) -> dict[str, Any]:
         "user": args.login,
         "port": args.port,
         "key": os.path.abspath(os.path.expanduser(args.identity)) if args.identity else None,
+        "jump": args.jump,
+        "jump_fingerprints": args.jump_fingerprint or [],
+        "python": args.python,
         "name": args.name,
         "pool": args.pool,
         "region": args.region,
@@ -97,29 +105,6 @@ def _wish(args: argparse.Namespace, destination: str) -> dict[str, Any]:
         "fingerprint": args.fingerprint,
         "scope": args.scope,
     }
-
-
-def _is_trusted(sight: dict[str, Any], errors: list[dict[str, Any]]) -> bool:
-    """Show the host key; a key that nothing vouches for needs a person's yes, and without one is an error."""
-    from pool.cli import render
-    from pool.errors import HostKeyError
-
-    where = f"{sight['address']}" + (f" port {sight['port']}" if sight["port"] != 22 else "")
-    said = {"fingerprint": "as given", "known_hosts": "known to your ssh", "pinned": "pinned before", None: "unknown"}
-    render.note(f"{sight['name']}  {where}  {sight['key_type']} {sight['fingerprint']} ({said[sight['trusted']]})")
-    if sight["trusted"]:
-        return True
-    if sys.stdin.isatty() and sys.stderr.isatty():
-        sys.stderr.write(f"Is that the key of {sight['name']}? (yes/no/fingerprint) ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip() in ("yes", sight["fingerprint"]):
-            return True
-    refused = HostKeyError(
-        f"{sight['name']}: its host key is not known: {sight['fingerprint']}",
-        hint=f"compare it on the host, then add --fingerprint {sight['fingerprint']}",
-    )
-    errors.append(refused.to_json())
-    return False
 
 
 def _add(client: Any, wishes: list[dict[str, Any]], how: dict[str, Any]) -> list[dict[str, Any]]:

@@ -50,6 +50,8 @@ def _row(host: dict[str, Any]) -> list[Any]:
     from pool.cli.render import gigabytes
 
     where = f"{host['user']}@{host['address']}" + (f":{host['port']}" if host["port"] != 22 else "")
+    if host["jumps"]:
+        where += " via " + ",".join(hop["address"] for hop in host["jumps"])
     return [
         host["name"],
         host["pool"],

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pool.errors import ConflictError, HostError, HostKeyError
+from pool.errors import ConflictError, HostKeyError
 from pool.lifecycle.assemble import known_hosts
+from pool.lifecycle.keys import KeySeen, approach, forget_unused, pin_jumps, see
 from pool.lifecycle.provision import Added, Entered, Manner, converge, look_and_plan, told
 from pool.ssh import host_keys
 from pool.states import HostStatus
@@ -32,12 +33,11 @@ _PLAIN = Manner()
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What `look` saw of one destination: the host as it would be added, and its key."""
+    """What `look` saw of one destination: the host as it would be added, and the keys on the way and its own."""
 
     host: Host
-    fingerprint: str
-    trusted: str | None  #: fingerprint | known_hosts | pinned; None: a person has to say
-    key_type: str
+    jumps: tuple[KeySeen, ...]  #: the keys of its jump hosts, as far as they were seen
+    key: KeySeen | None  #: its own key; None: that of the last of `jumps` has to be agreed to first
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +47,19 @@ class Wanted:
     host: Host
     fingerprint: str
     scope: Scope | None = None  #: None: as a system service where the host allows it, else as the user's own process
+    jump_fingerprints: tuple[str | None, ...] = ()  #: the keys agreed to of its jump hosts, in order
 
 
-def look(ctx: Context, wish: Host, fingerprint: str | None) -> Sight:
-    """Ask the host for its key. HostKeyError when it is not the pinned one, or not `fingerprint`."""
+def look(ctx: Context, wish: Host, fingerprint: str | None, jump_fingerprints: Sequence[str | None] = ()) -> Sight:
+    """Ask the host for its key. HostKeyError when it is not the pinned one, or not `fingerprint`.
+
+    A jump host is asked first, and logged in to when its key is trusted: there is no other way to ask what is behind.
+    """
     host = _known_as(ctx, wish)
-    expected = None if fingerprint is None else host_keys.validate_fingerprint(fingerprint)
-    try:
-        return _look(host, host_keys.lookup(known_hosts(ctx), host.address, host.port), expected)
-    except HostError as error:
-        raise _under_its_name(host, error) from error
-
-
-def _look(host: Host, pinned: Any, expected: str | None) -> Sight:
-    if pinned is None:
-        contact = host_keys.first_contact(host.address, host.port, expected=expected)
-        return Sight(host, contact.fingerprint, contact.trusted, contact.key.get_name())
-    offered = host_keys.scan(host.address, host.port)
-    if pinned not in offered:
-        offered += host_keys.scan(host.address, host.port, every=True)
-    if pinned not in offered:
-        raise host_keys.changed(host.name, pinned, offered[0])
-    if expected not in (None, host_keys.fingerprint(pinned)):
-        raise HostKeyError(
-            f"{host.name}: its pinned key is {host_keys.fingerprint(pinned)}, not {expected}",
-            hint="leave --fingerprint out, or ask the host's owner which is right",
-            host=host.name,
-        )
-    return Sight(host, host_keys.fingerprint(pinned), "pinned", pinned.get_name())
-
-
-def _under_its_name(host: Host, error: HostError) -> HostError:
-    """The error with the name that was typed: until a host is pinned, its address is all that it is known by there."""
-    entry = host_keys.entry_name(host.address, host.port)
-    said = error.message.removeprefix(f"{host.name}: ").removeprefix(f"{entry}: ").removeprefix(f"{entry} ")
-    message = f"{host.name} {said}" if said.startswith("(") else f"{host.name}: {said}"
-    details = error.details | {"host": host.name, "step": "ask for its host key"}
-    return type(error)(message, hint=error.hint, **details)
+    with approach(ctx, host, jump_fingerprints) as (way, seen):
+        if seen and seen[-1].trusted is None:
+            return Sight(host, tuple(seen), None)
+        return Sight(host, tuple(seen), see(ctx, host.name, host.address, host.port, fingerprint, way))
 
 
 def add(
@@ -91,8 +67,8 @@ def add(
 ) -> list[Added]:
     """Add each host; one outcome a host, in order."""
     results: dict[str, Added] = {}
+    before = ctx.store.hosts.all()
     entered: list[Entered] = []
-    pinned = {each.host.id for each in wanted if _is_pinned(ctx, each.host)}
     for each, outcome in zip(wanted, ctx.every(lambda each: _enter(ctx, each, manner, on_step), wanted), strict=True):
         if isinstance(outcome, Exception):
             results[each.host.name] = Added(each.host.name, 0, told(each.host, outcome))
@@ -101,14 +77,9 @@ def add(
     try:
         if entered:
             results |= converge(ctx, entered, manner, on_step)
-    finally:
-        for host in (entry.host for entry in entered if manner.dry_run and entry.host.id not in pinned):
-            host_keys.forget(known_hosts(ctx), host.address, host.port)
+    finally:  # the keys of hosts that did not come into the pool, or of a dry run, and of jump hosts of before
+        forget_unused(ctx, [*before, *(each.host for each in wanted)])
     return [results[each.host.name] for each in wanted]
-
-
-def _is_pinned(ctx: Context, host: Host) -> bool:
-    return host_keys.lookup(known_hosts(ctx), host.address, host.port) is not None
 
 
 def _known_as(ctx: Context, wish: Host) -> Host:
@@ -127,7 +98,8 @@ def _known_as(ctx: Context, wish: Host) -> Host:
                 )
             if host.status in (HostStatus.NEW, HostStatus.PROVISIONING):
                 raise ConflictError(f"{host.name} is being added right now", hint="pool ps")
-            return replace(wish, id=host.id, name=host.name, status=host.status, facts=host.facts)
+            jumps = host.jumps if wish.jumps is None else wish.jumps
+            return replace(wish, id=host.id, name=host.name, status=host.status, facts=host.facts, jumps=jumps)
         if host.name == wish.name:
             raise ConflictError(f"there is a host named {wish.name} already", hint="name this one with --name")
     return replace(wish, id=secrets.token_hex(8))
@@ -136,14 +108,8 @@ def _known_as(ctx: Context, wish: Host) -> Host:
 def _enter(ctx: Context, wanted: Wanted, manner: Manner, on_step: Callable[[StepEvent], None]) -> Entered:
     """Pin, log in, look around, and only then keep the host. What fails here leaves a new host unlisted."""
     host = wanted.host
-    was_pinned = _is_pinned(ctx, host)
-    try:
-        _pin(ctx, wanted)
-        entered = look_and_plan(ctx, host, wanted.scope, manner, on_step)
-    except HostError:
-        if not was_pinned:
-            host_keys.forget(known_hosts(ctx), host.address, host.port)
-        raise
+    _pin(ctx, wanted)
+    entered = look_and_plan(ctx, host, wanted.scope, manner, on_step)
     if manner.dry_run:
         return entered
     if host.status == HostStatus.NEW:
@@ -156,11 +122,13 @@ def _enter(ctx: Context, wanted: Wanted, manner: Manner, on_step: Callable[[Step
 
 
 def _pin(ctx: Context, wanted: Wanted) -> None:
-    """Pin the key that a person agreed to; HostKeyError when the host shows another, or another is pinned."""
+    """Pin the keys that a person agreed to; HostKeyError when the host shows another, or another is pinned."""
     host, file = wanted.host, known_hosts(ctx)
     pinned = host_keys.lookup(file, host.address, host.port)
-    if pinned is None:
-        contact = host_keys.first_contact(host.address, host.port, expected=wanted.fingerprint)
-        host_keys.pin(file, host.address, host.port, contact.key)
-    elif host_keys.fingerprint(pinned) != wanted.fingerprint:
+    with approach(ctx, host, wanted.jump_fingerprints) as (way, jumps):
+        pin_jumps(ctx, host, jumps)
+        if pinned is None:
+            contact = host_keys.first_contact(host.address, host.port, expected=wanted.fingerprint, dial=way.dial)
+            host_keys.pin(file, host.address, host.port, contact.key)
+    if pinned is not None and host_keys.fingerprint(pinned) != wanted.fingerprint:
         raise HostKeyError(f"{host.name}: the pinned key is {host_keys.fingerprint(pinned)}")

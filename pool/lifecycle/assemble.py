@@ -46,7 +46,7 @@ def assemble(folder: str, on_fenced: Callable[[], None]) -> tuple[Context, Loop]
 
 def target_of(host: Host) -> Target:
     """Where and as whom to connect to `host`."""
-    return Target(host.name, host.address, host.port, host.user, host.key)
+    return Target(host.name, host.address, host.port, host.user, host.key, host.jumps or ())
 
 
 def known_hosts(ctx: Context) -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from pool.errors import ConflictError, PoolError, RunnerError, UnreachableError
 from pool.lifecycle import drain, stop
 from pool.lifecycle.assemble import known_hosts, target_of
+from pool.lifecycle.keys import forget_unused
 from pool.lifecycle.visit import log_path, look_around
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
 from pool.provision.progress import StepEvent
 from pool.runner.frames import MAX_BODY
-from pool.ssh import host_keys
 from pool.states import HostStatus, JobStatus
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def remove(ctx: Context, name: str, on_step: Callable[[StepEvent], None], *, for
     for job in ctx.store.runs.on_host(host.id):
         ctx.store.runs.move(job.id, JobStatus.INTERRUPTED, reason=f"{name} was removed from the pool by force")
     ctx.store.hosts.move(host.id, HostStatus.REMOVED)
-    host_keys.forget(known_hosts(ctx), host.address, host.port)
+    forget_unused(ctx, [host])
     ctx.bell.ring()
     return undone
 

@@ -22,7 +22,7 @@ def look_around(ctx: Context, host: Host, scope: Scope | None = None) -> Preflig
     """Log in to the host, whose key is pinned, and look at it; nothing is changed. HostError as `preflight` says."""
     connection = ssh.connect(target_of(host), known_hosts(ctx))
     try:
-        return preflight(host.name, partial(ssh.exec, connection), scope=scope)
+        return preflight(host.name, partial(ssh.exec, connection), scope=scope, python=host.python)
     finally:
         connection.close()
 

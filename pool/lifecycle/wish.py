@@ -10,9 +10,11 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pool.errors import InputError
-from pool.host import Host
+from pool.host import Host, Jump
 from pool.ssh.destination import (
+    JUMPS_MAX,
     parse_destination,
+    parse_jump,
     resolve_alias,
     validate_host,
     validate_key_path,
@@ -20,19 +22,19 @@ from pool.ssh.destination import (
     validate_user,
 )
 
+#: An interpreter's path: nothing in it that a shell or Ansible would take for more.
+_PYTHON = re.compile(r"/[A-Za-z0-9._/+-]{1,250}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def host_wished(asked: dict[str, Any]) -> tuple[Host, list[str]]:
-    """The host of `{"destination", "user", "port", "key", "name", "pool", …}`, and warnings; its id is not set.
+    """The host of `{"destination", "user", "port", "key", "jump", "name", "pool", …}`, and warnings; its id is not set.
 
     As with ssh, what stands in the destination wins over -l and -p, and those over ~/.ssh/config. InputError for what
     is not valid.
     """
     destination = parse_destination(str(asked["destination"]))
     alias = resolve_alias(destination.host)
-    if alias.jump:
-        raise InputError(f"{destination.host}: jump hosts are not supported yet (ProxyJump {alias.jump})")
     user = destination.user or asked.get("user") or alias.user or getpass.getuser()
     port = destination.port or asked.get("port") or alias.port or 22
     written = asked.get("key") or next(iter(alias.keys), None)
@@ -50,8 +52,45 @@ def host_wished(asked: dict[str, Any]) -> tuple[Host, list[str]]:
         internal_ip=_ip(asked.get("internal_ip")),
         labels=tuple(sorted(_label(text) for text in asked.get("labels") or ())),
         price=_price(asked.get("price")),
+        jumps=_jumps(asked.get("jump") or _not_itself(alias.jump, destination.host), key),
+        python=_python(asked.get("python")),
     )
     return host, [warning] if warning else []
+
+
+def _jumps(text: str | None, key: str | None, depth: int = 0) -> tuple[Jump, ...] | None:
+    """The jump hosts of `-J text`, each completed from ~/.ssh/config; None where nothing was said.
+
+    As with ssh, the first may itself be behind another, and the user is one's own. Where ~/.ssh/config names no key for
+    a jump host, it is the host's.
+    """
+    if text is None:
+        return None
+    found: tuple[Jump, ...] = ()
+    for hop in parse_jump(text):
+        alias = resolve_alias(hop.host)
+        beyond = _not_itself(alias.jump, hop.host)
+        if not found and beyond and depth < JUMPS_MAX:
+            found = _jumps(beyond, key, depth + 1) or ()
+        own, _ = _key(alias.keys[0]) if alias.keys else (key, None)
+        user = hop.user or alias.user or getpass.getuser()
+        found += (Jump(alias.host, hop.port or alias.port or 22, validate_user(user), own),)
+    if len(found) > JUMPS_MAX:
+        raise InputError(
+            f"more than {JUMPS_MAX} jump hosts: is there a loop?", hint="look at ProxyJump in ~/.ssh/config"
+        )
+    return found
+
+
+def _not_itself(jump: str | None, host: str) -> str | None:
+    """What ~/.ssh/config has as ProxyJump of `host`, unless that is the jump host itself, as below `Host *`."""
+    return None if jump is None or any(hop.host == host for hop in parse_jump(jump)) else jump
+
+
+def _python(text: str | None) -> str | None:
+    if text is not None and not _PYTHON.fullmatch(text):
+        raise InputError(f"--python: not a plain absolute path: {text!a}", hint="--python /usr/bin/python3.11")
+    return text
 
 
 def _key(text: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from pool.errors import InputError
+from pool.host import Jump
 from pool.provision.preflight import Preflight
 
 JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
@@ -50,9 +51,18 @@ class Target(Protocol):
     def key(self) -> str | None:
         """Path of the private key, or None for the agent's keys."""
 
+    @property
+    def jumps(self) -> tuple[Jump, ...]:
+        """The jump hosts on the way, the nearest first."""
 
-def inventory(targets: Sequence[Target], variables: Mapping[str, Mapping[str, JSON]]) -> dict[str, JSON]:
-    """The inventory of `targets`, with each host's own variables; InputError for a value that may not stand in one."""
+
+def inventory(
+    targets: Sequence[Target], variables: Mapping[str, Mapping[str, JSON]], known_hosts: str = "/dev/null"
+) -> dict[str, JSON]:
+    """The inventory of `targets`, with each host's own variables; InputError for a value that may not stand in one.
+
+    Jump hosts are checked against the pinned keys of `known_hosts`, as hosts are.
+    """
     hosts: dict[str, JSON] = {}
     for target in targets:
         name = _checked("name", target.name)
@@ -68,6 +78,8 @@ def inventory(targets: Sequence[Target], variables: Mapping[str, Mapping[str, JS
         }
         if target.key is not None:
             values["ansible_ssh_private_key_file"] = _checked("key", target.key)
+        if target.jumps:
+            values["ansible_ssh_common_args"] = shlex.join(jump_options(target.jumps, known_hosts))
         for variable, value in variables.get(name, {}).items():
             if not _VARIABLE.fullmatch(variable) or variable in values:
                 raise InputError(f"{name}: not a variable that can be set: {variable!a}")
@@ -94,9 +106,29 @@ def ssh_arguments(known_hosts: str, *, own_key: bool) -> str:
 
     `own_key` restricts it to the key of the inventory; else every key of the agent is offered.
     """
-    options = {
-        "ControlMaster": "auto",
-        "ControlPersist": "60s",
+    warm = {"ControlMaster": "auto", "ControlPersist": "60s"}
+    return shlex.join(["-F", "none", *_words(warm | _options(known_hosts, own_key=own_key))])
+
+
+def jump_options(jumps: Sequence[Jump], known_hosts: str) -> list[str]:
+    """The options that make ssh go through `jumps`, each checked against the same pins; [] without any.
+
+    ssh's own ProxyJump would read the person's configuration and known_hosts for a jump host: so each is an ssh of its
+    own, as ProxyCommand of the next.
+    """
+    command: list[str] = []
+    for jump in jumps:
+        key = ["-i", _checked("key", jump.key)] if jump.key else []
+        # The next ssh takes this for its own ProxyCommand, expands the percent signs once, and hands it to a shell.
+        before = ["-o", "ProxyCommand=" + shlex.join(command).replace("%", "%%")] if command else []
+        options = ["-F", "none", *_words(_options(known_hosts, own_key=jump.key is not None)), *key, *before]
+        where = ["-l", _checked("user", jump.user), "-p", str(jump.port), _checked("address", jump.address)]
+        command = ["ssh", *options, "-W", "[%h]:%p", *where]
+    return ["-o", f"ProxyCommand={shlex.join(command)}"] if command else []
+
+
+def _options(known_hosts: str, *, own_key: bool) -> dict[str, str]:
+    return {
         "UserKnownHostsFile": known_hosts,
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
@@ -108,7 +140,10 @@ def ssh_arguments(known_hosts: str, *, own_key: bool) -> str:
         "ServerAliveCountMax": "3",
         "KexAlgorithms": "^curve25519-sha256,curve25519-sha256@libssh.org",
     }
-    return shlex.join(["-F", "none", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))])
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
 def _checked(kind: str, value: str) -> str:

@@ -77,7 +77,7 @@ def run_playbook(
     Raises InputError for values that may not stand in an inventory, ProvisionError when Ansible is not installed.
     """
     path = find_playbook(playbook)
-    hosts = inventory(targets, variables)
+    inventory(targets, variables)  # refuses before anything is written
     if not targets:
         return {}
     _sweep()
@@ -85,7 +85,7 @@ def run_playbook(
     lock = _lock(folder)
     try:
         pins = _write_pins(folder, known_hosts, targets)
-        _write(folder, "inventory.json", json.dumps(hosts))
+        _write(folder, "inventory.json", json.dumps(inventory(targets, variables, pins)))
         # ansible-runner takes its settings from this file only; it looks for a cancellation this often.
         _write(folder, "env/settings", json.dumps({"pexpect_timeout": 1, "suppress_ansible_output": True}))
         environment = _environment(folder, path, pins, targets)
@@ -229,7 +229,9 @@ def _environment(folder: str, playbook: str, pins: str, targets: Sequence[Target
 
 def _write_pins(folder: str, known_hosts: str, targets: Sequence[Target]) -> str:
     """Copy the pins to a path that needs no quoting; a host without one is refused by ssh, as it should be."""
-    names = {t.address.lower() if t.port == 22 else f"[{t.address.lower()}]:{t.port}" for t in targets}
+    places = [(target.address, target.port) for target in targets]
+    places += [(jump.address, jump.port) for target in targets for jump in target.jumps]
+    names = {address.lower() if port == 22 else f"[{address.lower()}]:{port}" for address, port in places}
     try:
         with open(known_hosts, encoding="utf-8") as file:
             lines = [line for line in file if line.split(" ", 1)[0] in names]

@@ -32,8 +32,9 @@ except ImportError as e:
     why = str(e)
 print("%s %s %s" % (v, sys.executable, why))
 sys.exit(1 if why or sys.version_info < (3, 8) else 0)'
-for python in /usr/bin/python3 python3 /usr/local/bin/python3 \
-    python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 /usr/libexec/platform-python; do
+[ $# -gt 0 ] || set -- /usr/bin/python3 python3 /usr/local/bin/python3 \
+    python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 /usr/libexec/platform-python
+for python in "$@"; do
     found=$("$python" -I -S -c "$ask" 2>/dev/null) && whole=yes || whole=
     [ -n "$found" ] && say python "$found"
     [ -n "$whole" ] && break
@@ -91,17 +92,30 @@ class Execute(Protocol):
         """Exit code, stdout and stderr."""
 
 
-def preflight(name: str, execute: Execute, *, scope: Scope | None = None, timeout: float = 30.0) -> Preflight:
+def preflight(
+    name: str, execute: Execute, *, scope: Scope | None = None, python: str | None = None, timeout: float = 30.0
+) -> Preflight:
     """Look at the host `name`; `scope` insists on how the runner is installed, None takes what the host allows.
+
+    `python` insists on an interpreter, None takes the first that is whole.
 
     Raises PythonMissingError, SudoError (only where `system` is insisted on), DiskFullError, or ProvisionError when
     the host does not answer sensibly.
     """
-    rc, stdout, stderr = execute(["sh", "-s"], timeout=timeout, input=_SCRIPT.encode())
-    return read(name, stdout, stderr, rc, scope=scope)
+    argv = ["sh", "-s", "--", python] if python else ["sh", "-s"]
+    rc, stdout, stderr = execute(argv, timeout=timeout, input=_SCRIPT.encode())
+    return read(name, stdout, stderr, rc, scope=scope, python=python)
 
 
-def read(name: str, stdout: bytes, stderr: bytes = b"", rc: int = 0, *, scope: Scope | None = None) -> Preflight:
+def read(
+    name: str,
+    stdout: bytes,
+    stderr: bytes = b"",
+    rc: int = 0,
+    *,
+    scope: Scope | None = None,
+    python: str | None = None,
+) -> Preflight:
     """What the host's answer means; raises as `preflight` does. Pure, so that any host's answer can be tried."""
     pythons, values = _parse(stdout)
     if values.get("end") != "yes":
@@ -112,12 +126,12 @@ def read(name: str, stdout: bytes, stderr: bytes = b"", rc: int = 0, *, scope: S
     if sudo not in ("root", "passwordless", "password", "none") or not values.get("uid", "").isdigit():
         raise ProvisionError(f"{name}: its answer makes no sense", host=name, step="preflight")
     chosen = _scope(name, values, scope)
-    python, version = _python(name, pythons)
+    found, version = _python(name, pythons, python)
     home = values.get("home", "")
     if not re.fullmatch(r"/[A-Za-z0-9._/@+=:, -]*", home):
         raise ProvisionError(f"{name}: it has no usable HOME: {home!r}", host=name, step="preflight")
     return Preflight(
-        python=python,
+        python=found,
         python_version=version,
         uid=int(values["uid"]),
         user=values.get("user", ""),
@@ -146,7 +160,7 @@ def _parse(stdout: bytes) -> tuple[list[str], dict[str, str]]:
     return pythons, values
 
 
-def _python(name: str, pythons: list[str]) -> tuple[str, tuple[int, int, int]]:
+def _python(name: str, pythons: list[str], asked: str | None) -> tuple[str, tuple[int, int, int]]:
     """The first interpreter that is new enough and whole."""
     seen: list[str] = []
     for found in pythons:
@@ -158,6 +172,9 @@ def _python(name: str, pythons: list[str]) -> tuple[str, tuple[int, int, int]]:
             return match[4], version
         seen.append(f"{match[4]} is {'.'.join(match.groups()[:3])}" + (f", {match[5]}" if match[5] else ""))
     told = f" ({'; '.join(seen)})" if seen else ""
+    if asked is not None:
+        message = f"{name}: {asked} is no whole Python 3.8 or newer{told}"
+        raise PythonMissingError(message, hint=f"on the host: {asked} --version", host=name, step="preflight")
     raise PythonMissingError(
         f"{name}: no whole Python 3.8 or newer{told}",
         hint="on the host: sudo apt-get install python3 (or: sudo dnf install python3)",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from pool.host import Host
     from pool.lifecycle.context import Context
+    from pool.lifecycle.keys import KeySeen
     from pool.provision.preflight import Scope
     from pool.provision.progress import StepEvent
 
@@ -43,8 +44,11 @@ def host_routes(ctx: Context) -> list[Route]:
     def looked(asked: Asked) -> list[dict[str, Any]]:
         wishes = [host_wished(wish) for wish in asked.body["hosts"]]  # all of them, before any is asked
         _refuse_twice([host for host, _ in wishes])
-        pairs = [(host, wish.get("fingerprint")) for (host, _), wish in zip(wishes, asked.body["hosts"], strict=True)]
-        seen = ctx.every(lambda pair: look(ctx, *pair), pairs)
+        looks = [
+            (host, wish.get("fingerprint"), _prints(wish))
+            for (host, _), wish in zip(wishes, asked.body["hosts"], strict=True)
+        ]
+        seen = ctx.every(lambda each: look(ctx, *each), looks)
         return [_sight_json(*each) for each in zip(wishes, seen, strict=True)]
 
     def drained(asked: Asked) -> dict[str, Any]:
@@ -76,17 +80,29 @@ def _refuse_twice(hosts: list[Host]) -> None:
 
 def _add(ctx: Context, asked: Asked) -> Iterator[Frame]:
     wishes = [
-        Wanted(host_wished(wish)[0], str(wish["fingerprint"]), _scope(wish.get("scope")))
+        Wanted(host_wished(wish)[0], str(wish["fingerprint"]), _scope(wish.get("scope")), _prints(wish))
         for wish in asked.body["hosts"]
     ]
 
     manner = _manner(asked.body)
 
     def act(on_step: Callable[[StepEvent], None]) -> list[dict[str, Any]]:
-        wanted = [replace(wish, host=look(ctx, wish.host, wish.fingerprint).host) for wish in wishes]
-        return [_added_json(added) for added in add(ctx, wanted, on_step, manner)]
+        seen = ctx.every(lambda wish: look(ctx, wish.host, wish.fingerprint, wish.jump_fingerprints), wishes)
+        wanted, failed = [], []
+        for wish, sight in zip(wishes, seen, strict=True):
+            if isinstance(sight, PoolError):
+                failed.append(Added(wish.host.name, 0, sight))
+            elif isinstance(sight, Exception):
+                raise sight
+            else:
+                wanted.append(replace(wish, host=sight.host))
+        return [_added_json(added) for added in [*add(ctx, wanted, on_step, manner), *failed]]
 
     return _steps(act)
+
+
+def _prints(wish: dict[str, Any]) -> tuple[str | None, ...]:
+    return tuple(wish.get("jump_fingerprints") or ())
 
 
 def _provision(ctx: Context, asked: Asked) -> Iterator[Frame]:
@@ -187,10 +203,19 @@ def _sight_json(wish: tuple[Host, list[str]], seen: Sight | Exception) -> dict[s
         raise seen
     return common | {
         "name": seen.host.name,
-        "fingerprint": seen.fingerprint,
-        "key_type": seen.key_type,
-        "trusted": seen.trusted,
+        "jumps": [_key_json(jump) for jump in seen.jumps],
+        "key": _key_json(seen.key) if seen.key else None,
         "error": None,
+    }
+
+
+def _key_json(seen: KeySeen) -> dict[str, Any]:
+    return {
+        "address": seen.address,
+        "port": seen.port,
+        "type": seen.key.get_name(),
+        "fingerprint": seen.fingerprint,
+        "trusted": seen.trusted,
     }
 
 

@@ -27,9 +27,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from paramiko.ssh_exception import BadHostKeyException, IncompatiblePeer, SSHException
 
 from pool.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
+from pool.host import Jump
 from pool.ssh import host_keys
 from pool.ssh.destination import Target
-from pool.ssh.transport import dial, retrying, translate, transport
+from pool.ssh.transport import retrying, translate, transport
+from pool.ssh.way import Way
 
 #: What a host may answer to one command; a host is not trusted to stop by itself.
 OUTPUT_MAX: Final = 16 << 20
@@ -42,12 +44,45 @@ _KEY_CLASSES: Final[tuple[tuple[Any, type[paramiko.PKey]], ...]] = (
 
 
 def connect(target: Target, known_hosts: str, *, timeout: float = 10.0) -> fabric.Connection:
-    """An open connection to `target`, whose host key must be pinned in the file `known_hosts`.
+    """An open connection to `target`, whose host key, and each jump host's, must be pinned in the file `known_hosts`.
 
     `timeout` bounds each step: TCP, banner, key exchange, login. A host that hangs up before its banner is tried again,
-    three times at most. Raises UnreachableError, HostKeyError, AuthenticationError.
+    three times at most. Raises UnreachableError, HostKeyError, AuthenticationError; for a jump host its message and
+    `details["hop"]` name that. Closing the connection closes those to the jump hosts.
     """
-    pinned = host_keys.lookup(known_hosts, target.address, target.port)
+    way = Way()
+    try:
+        for jump in target.jumps:
+            pass_through(way, target.name, jump, host_keys.lookup(known_hosts, jump.address, jump.port), timeout)
+        pinned = host_keys.lookup(known_hosts, target.address, target.port)
+        connection = _log_in(target, pinned, way, timeout)
+        way.end_with(connection)
+        return connection
+    except HostError as exc:
+        gone = way.lost()
+        way.close()
+        if gone is None or "hop" in exc.details:
+            raise
+        message = f"{target.name}: jump host {gone.address}: the connection was closed"
+        raise UnreachableError(message, hint=f"ssh {gone}", host=target.name, hop=gone.address) from exc
+    except BaseException:
+        way.close()
+        raise
+
+
+def pass_through(way: Way, name: str, jump: Jump, pinned: paramiko.PKey | None, timeout: float = 10.0) -> None:
+    """Extend the way to the host `name` by a jump host, whose key must be `pinned`; raises as `connect` does."""
+    hop = Target(f"{name}: jump host {jump.address}", jump.address, jump.port, jump.user, jump.key)
+    try:
+        way.extend(jump, _log_in(hop, pinned, way, timeout))
+    except HostError as exc:
+        hint = exc.hint
+        if isinstance(exc, HostKeyError):
+            hint = f"ask its owner whether the key changed; then: pool rm {name}, and whatever else is behind it"
+        raise type(exc)(exc.message, hint=hint, **({"hop": jump.address} | exc.details | {"host": name})) from exc
+
+
+def _log_in(target: Target, pinned: paramiko.PKey | None, way: Way, timeout: float) -> fabric.Connection:
     if pinned is None:
         where = f"ssh://{target.user}@{target.address}:{target.port}"
         raise HostKeyError(
@@ -56,13 +91,13 @@ def connect(target: Target, known_hosts: str, *, timeout: float = 10.0) -> fabri
     identity = _identity(target)
     where = f"{target.address} port {target.port}"
     try:
-        return retrying(lambda: _open(target, pinned, identity, timeout))
+        return retrying(lambda: _open(target, pinned, identity, way, timeout))
     except BadHostKeyException as exc:
         raise host_keys.changed(target.name, pinned, exc.key) from exc
     except IncompatiblePeer as exc:
         if "host key" not in str(exc):
             raise translate(exc, target.name, where) from exc
-        offered = host_keys.scan(target.address, target.port, timeout)
+        offered = host_keys.scan(target.address, target.port, timeout, dial=way.dial)
         raise host_keys.changed(target.name, pinned, offered[0]) from exc
     except (SSHException, OSError, EOFError) as exc:
         login = f"{target.user}@{target.address}"
@@ -127,9 +162,11 @@ def start(connection: fabric.Connection, argv: Sequence[str], *, timeout: float)
     return channel
 
 
-def _open(target: Target, pinned: paramiko.PKey, identity: paramiko.PKey | None, timeout: float) -> fabric.Connection:
+def _open(
+    target: Target, pinned: paramiko.PKey, identity: paramiko.PKey | None, way: Way, timeout: float
+) -> fabric.Connection:
     address = target.address.lower()
-    sock = dial(address, target.port, timeout, target.name)
+    sock = way.dial(address, target.port, timeout, target.name)
     connection = fabric.Connection(
         address,
         user=target.user,

@@ -16,13 +16,18 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from pool.errors import InputError
+from pool.host import Jump
 
 HOST_MAX: Final = 253
 USER_MAX: Final = 64
+#: More jump hosts than this are taken for a loop.
+JUMPS_MAX: Final = 8
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 _USER: Final = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+#: A port after a name or after brackets; a bare IPv6 address has none.
+_WITH_PORT: Final = re.compile(r"^[^:]*:[^:]*$|\]:")
 #: What ssh expands or ends an argument at, and what Ansible takes for a template.
 _PATH_REFUSED: Final = re.compile(r"[\x00-\x1f\x7f\"'%$`\\;]|\{[{%#]")
 #: The only words of an ssh_config that are read; the rest (ProxyCommand, LocalCommand, …) is dropped unread.
@@ -50,6 +55,7 @@ class Target:
     port: int
     user: str
     key: str | None  #: path of the private key; None = the agent's keys and the usual files in ~/.ssh
+    jumps: tuple[Jump, ...] = ()  #: the jump hosts on the way, the nearest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,18 @@ def parse_destination(text: str) -> Destination:
             )
         port = validate_port(port_text)
     return Destination(validate_host(address), validate_user(user) if at else None, port)
+
+
+def parse_jump(text: str) -> tuple[Destination, ...]:
+    """The hops of `[user@]host[:port],…`, as for `ssh -J`, the nearest first; () for `none`; else InputError."""
+    if text.lower() == "none":
+        return ()
+    hops = text.split(",")
+    if len(hops) > JUMPS_MAX:
+        raise InputError(f"more than {JUMPS_MAX} jump hosts: {_show(text)}")
+    return tuple(
+        parse_destination(hop if "://" in hop or not _WITH_PORT.search(hop) else f"ssh://{hop}") for hop in hops
+    )
 
 
 def validate_host(text: str) -> str:
@@ -162,14 +180,8 @@ def resolve_alias(host: str, config: str = "~/.ssh/config") -> Alias:
         user=validate_user(str(found["user"])) if "user" in found else None,
         port=validate_port(str(found["port"])) if "port" in found else None,
         keys=keys,
-        jump=None if jump is None or jump.lower() == "none" else _validate_jump(str(jump)),
+        jump=str(jump) if jump is not None and parse_jump(str(jump)) else None,
     )
-
-
-def _validate_jump(text: str) -> str:
-    for hop in text.split(","):
-        parse_destination(hop if "://" in hop or hop.count(":") != 1 else f"ssh://{hop}")
-    return text
 
 
 def _plain_lines(path: str, depth: int) -> list[str]:

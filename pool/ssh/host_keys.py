@@ -13,9 +13,9 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
@@ -33,6 +33,8 @@ FAMILIES: Final[tuple[tuple[str, ...], ...]] = (
 #: Where a person's and a machine's own ssh keep what they trust.
 USER_FILES: Final = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 _SIZE_MAX: Final = 16 << 20
+#: `transport.dial`, or `Way.dial` for what is behind a jump host.
+Dial = Callable[[str, int, float, str], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,16 @@ def entry_name(address: str, port: int) -> str:
     return address.lower() if port == 22 else f"[{address.lower()}]:{port}"
 
 
-def scan(address: str, port: int, timeout: float = 10.0, *, every: bool = False) -> list[paramiko.PKey]:
+def scan(
+    address: str, port: int, timeout: float = 10.0, *, every: bool = False, dial: Dial = dial
+) -> list[paramiko.PKey]:
     """The key that the host offers, the best family first; with `every`, one of each family. Nothing is authenticated.
 
     UnreachableError when it cannot be asked; HostKeyError when it has no key of a family that is understood.
     """
     found: list[paramiko.PKey] = []
     for types in FAMILIES if every else (_order(()),):
-        key = _offered(address, port, types, timeout)
+        key = _offered(address, port, types, timeout, dial)
         if key is not None:
             found.append(key)
     if not found:
@@ -94,6 +98,7 @@ def first_contact(
     expected: str | None = None,
     timeout: float = 10.0,
     files: Sequence[str] = USER_FILES,
+    dial: Dial = dial,
 ) -> Contact:
     """The host's key, and what vouches for it: the `expected` fingerprint, or the user's own known_hosts.
 
@@ -102,7 +107,7 @@ def first_contact(
     name = entry_name(address, port)
     if expected is not None:
         wanted = validate_fingerprint(expected)
-        offered = scan(address, port, timeout, every=True)
+        offered = scan(address, port, timeout, every=True, dial=dial)
         for key in offered:
             if wanted == fingerprint(key):
                 return Contact(key, "fingerprint")
@@ -112,7 +117,7 @@ def first_contact(
             hint="on the host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         )
     known, revoked = user_keys(address, port, files)
-    key = _offered(address, port, _order(known), timeout) or scan(address, port, timeout)[0]
+    key = _offered(address, port, _order(known), timeout, dial) or scan(address, port, timeout, dial=dial)[0]
     if key in revoked:
         raise HostKeyError(f"{name}: its key {fingerprint(key)} is marked as revoked in known_hosts")
     if key in known:
@@ -197,7 +202,7 @@ def user_keys(
     return known, revoked
 
 
-def _offered(address: str, port: int, types: Sequence[str], timeout: float) -> paramiko.PKey | None:
+def _offered(address: str, port: int, types: Sequence[str], timeout: float, dial: Dial) -> paramiko.PKey | None:
     """The key the host offers when asked for one of `types`; None when it has none of them."""
     name = entry_name(address, port)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pool.errors import ConflictError, NotFoundError
-from pool.host import Host, HostFacts, HostView, facts_from_json
+from pool.host import Host, HostFacts, HostView, Jump, facts_from_json
 from pool.states import FINISHED, HostStatus
 from pool.store import moves
 from pool.store.database import writing
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: What a second `add-ssh` of the same host may change.
-_EDITABLE = ("address", "port", "user", "key", "pool", "region", "network", "internal_ip", "labels", "price")
+_EDITABLE = (
+    *("address", "port", "user", "key", "jumps", "python"),
+    *("pool", "region", "network", "internal_ip", "labels", "price"),
+)
 
 
 class Hosts:
@@ -110,6 +113,7 @@ def _view(host: Host, taken: set[str] | frozenset[str], load: tuple[float, int, 
 def _to_row(host: Host) -> dict[str, Any]:
     row = {name: getattr(host, name) for name in ("id", "name", "reason", *_EDITABLE)}
     row |= {"status": str(host.status), "labels": dict(host.labels)}
+    row["jumps"] = [asdict(jump) for jump in host.jumps or ()]
     return row | {"facts": asdict(host.facts) if host.facts else None}
 
 
@@ -117,5 +121,6 @@ def _from_row(row: Mapping[Any, Any]) -> Host:
     values = dict(row)
     values["status"] = HostStatus(values["status"])
     values["labels"] = tuple(sorted(values["labels"].items()))
+    values["jumps"] = tuple(Jump(**jump) for jump in values["jumps"] or ())
     values["facts"] = facts_from_json(values["facts"]) if values["facts"] else None
     return Host(**values)

@@ -62,6 +62,8 @@ hosts = Table(
     Column("internal_ip", String),
     Column("labels", JSON, nullable=False),
     Column("price", Float, nullable=False),
+    Column("jumps", JSON),
+    Column("python", String),
     Column("status", String, nullable=False),
     Column("reason", String),
     Column("facts", JSON),

@@ -14,6 +14,7 @@ from pool.ssh.destination import (
     Alias,
     Destination,
     parse_destination,
+    parse_jump,
     resolve_alias,
     validate_key_path,
     validate_port,
@@ -102,6 +103,31 @@ def test_what_is_refused(text: str) -> None:
     assert "\n" not in caught.value.message
     assert caught.value.message.isascii() or "…" in caught.value.message
     assert len(caught.value.message) < 160
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none", []),
+        ("None", []),
+        ("bastion", [Destination("bastion")]),
+        ("me@bastion:2222", [Destination("bastion", "me", 2222)]),
+        ("a,me@b:22,ssh://c:3", [Destination("a"), Destination("b", "me", 22), Destination("c", None, 3)]),
+        ("fd00::7", [Destination("fd00::7")]),
+        ("me@[fd00::7]:22", [Destination("fd00::7", "me", 22)]),
+    ],
+)
+def test_jump_hosts(text: str, expected: list[Destination]) -> None:
+    """As for ssh -J, one or several."""
+    assert tuple(expected) == parse_jump(text)
+
+
+@pytest.mark.parametrize("text", [bad for bad in BAD if bad not in ("gpu1:22", "ssh://gpu1:22")] + ["a,", ",", "a,,b"])
+def test_jump_hosts_that_are_refused(text: str) -> None:
+    """Each hop is checked like a destination; what looks like too many is a loop."""
+    for jump in (text, f"bastion,{text}", ",".join(["a"] * 9)):
+        with pytest.raises(InputError):
+            parse_jump(jump)
 
 
 @given(st.text(max_size=60))

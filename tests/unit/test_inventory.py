@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pool.errors import InputError
-from pool.provision.inventory import inventory, runner_variables, ssh_arguments
+from pool.host import Jump
+from pool.provision.inventory import inventory, jump_options, runner_variables, ssh_arguments
 from pool.provision.preflight import Preflight
 from pool.ssh.destination import Target
 
@@ -129,6 +130,39 @@ def test_ssh_arguments() -> None:
     assert options["BatchMode"] == "yes"
     assert options["IdentitiesOnly"] == "yes"
     assert "IdentitiesOnly=no" in ssh_arguments("/x", own_key=False)
+
+
+def test_jump_options() -> None:
+    """An ssh for each jump host, inside one another: pins and keys of its own, nothing of the person's."""
+    assert jump_options((), "/k") == []
+    first, second = Jump("bastion", 22, "me", "/home/me/my key"), Jump("fd00::7", 2222, "you")
+    option, command = jump_options((first, second), "/run/x/known_hosts")
+    assert option == "-o"
+    outer = shlex.split(command.removeprefix("ProxyCommand="))
+    assert outer[:3] == ["ssh", "-F", "none"]
+    assert outer[-7:] == ["-W", "[%h]:%p", "-l", "you", "-p", "2222", "fd00::7"]
+    inner = next(word for word in outer if word.startswith("ProxyCommand=")).removeprefix("ProxyCommand=")
+    assert "[%%h]:%%p" in inner, "the outer ssh expands it once"
+    inner = shlex.split(inner.replace("%%", "%"))
+    assert inner[-7:] == ["-W", "[%h]:%p", "-l", "me", "-p", "22", "bastion"]
+    assert inner[inner.index("-i") + 1] == "/home/me/my key"
+    for words in (outer, inner):
+        for option in ("UserKnownHostsFile=/run/x/known_hosts", "StrictHostKeyChecking=yes", "ForwardAgent=no"):
+            assert option in words
+    found: Any = inventory([replace(TARGET, jumps=(first,))], {}, "/run/x/known_hosts")
+    words = shlex.split(found["all"]["hosts"]["gpu1"]["ansible_ssh_common_args"])
+    assert words == jump_options((first,), "/run/x/known_hosts")
+
+
+@pytest.mark.parametrize("value", EVIL)
+@pytest.mark.parametrize("field", ["address", "user", "key"])
+def test_jump_hosts_are_checked_again(field: str, value: str) -> None:
+    """As hosts are."""
+    jump = replace(Jump("bastion", 22, "me", "/k"), **{field: f"/{value}" if field == "key" and value else value})
+    if field == "key" and value in ("", "a b", "-oProxyCommand=id"):
+        return  # an absolute path is no option
+    with pytest.raises(InputError):
+        inventory([replace(TARGET, jumps=(jump,))], {})
 
 
 def test_runner_variables() -> None:

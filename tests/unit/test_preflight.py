@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool.errors import DiskFullError, HostError, ProvisionError, PythonMissingError, SudoError
-from pool.provision.preflight import read
+from pool.provision.preflight import preflight, read
 
 GOOD = {
     "python": "3.11.2 /usr/bin/python3 ",
@@ -88,6 +90,19 @@ def test_no_python(python: str | None) -> None:
     with pytest.raises(PythonMissingError) as caught:
         read("gpu1", answer(python=python))
     assert "install python3" in str(caught.value.hint)
+
+
+def test_the_python_that_is_asked_for() -> None:
+    """It and no other: the very program that hosts run is asked here."""
+
+    def execute(argv: list[str], *, timeout: float, input: bytes) -> tuple[int, bytes, bytes]:  # noqa: A002
+        done = subprocess.run(argv, input=input, capture_output=True, timeout=timeout, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert preflight("gpu1", execute, scope="user", python=sys.executable).python == sys.executable
+    with pytest.raises(PythonMissingError, match="gpu1: /no/such/python is no whole Python") as caught:
+        preflight("gpu1", execute, python="/no/such/python")
+    assert "/no/such/python --version" in str(caught.value.hint)
 
 
 def test_room() -> None:

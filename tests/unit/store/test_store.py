@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import IntegrityError
 
 from pool.errors import ConflictError, NotFoundError, RunError
-from pool.host import Gpu, Host, HostFacts
+from pool.host import Gpu, Host, HostFacts, Jump
 from pool.offer import Offer, Range, Request
 from pool.run import Job, Retry, Run, TaskSpec
 from pool.states import FINISHED, HOST_MOVES, JOB_MOVES, HostStatus, JobStatus
@@ -25,7 +27,13 @@ from pool.store.tables import metadata
 
 GPUS = tuple(Gpu(f"GPU-{n}", "NVIDIA H100", 81559, compute_capability=(9, 0), index=n) for n in range(2))
 FACTS = HostFacts(cpus=8, memory_mib=1000, disk_free_mib=10, disk_total_mib=20, gpus=GPUS, ssh_ip="10.0.0.1")
-HOST = Host("h1", "gpu1", "10.0.0.1", 22, "ubuntu", "/key", facts=FACTS, labels=(("rack", "b2"),), network="10.0.0.0/8")
+HOST = Host(
+    *("h1", "gpu1", "10.0.0.1", 22, "ubuntu", "/key"),
+    facts=FACTS,
+    labels=(("rack", "b2"),),
+    network="10.0.0.0/8",
+    jumps=(Jump("bastion", 22, "me"),),
+)
 
 
 @pytest.fixture
@@ -287,6 +295,27 @@ def test_an_empty_file_is_migrated(tmp_path: Path) -> None:
     before = (tmp_path / "pool.db").read_bytes()
     assert Store(str(tmp_path)).pool_id == store.pool_id
     assert (tmp_path / "pool.db").read_bytes() == before
+
+
+def test_a_database_of_the_first_release(tmp_path: Path) -> None:
+    """Its hosts are reached directly; what is added since is kept."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'pool.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO hosts (id, name, address, port, user, pool, region, labels, price, status) "
+            "VALUES ('h1', 'gpu1', '10.0.0.1', 22, 'me', 'default', 'remote', '{}', 0, 'ready')"
+        )
+    engine.dispose()
+    store = Store(str(tmp_path))
+    old = store.hosts.named("gpu1")
+    assert (old.jumps, old.python) == ((), None)
+    jumps = (Jump("bastion", 2222, "me", "/k"), Jump("second", 22, "you"))
+    store.hosts.edit(replace(old, jumps=jumps, python="/usr/bin/python3.11"))
+    assert store.hosts.named("gpu1") == replace(old, jumps=jumps, python="/usr/bin/python3.11")
 
 
 def test_an_older_database_is_copied_before_it_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
