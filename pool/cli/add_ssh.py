@@ -19,6 +19,7 @@ examples:
   pool add-ssh ubuntu@gpu1 --only runner     no driver, no Docker, no container toolkit
   pool add-ssh ssh://root@[fd00::5]:2222 -i key --name gpu5 --fingerprint SHA256:...
   pool add-ssh ubuntu@10.0.0.7 -J me@bastion -i key     through a jump host, as with ssh -J
+  pool add-ssh --inventory inventory.ini --limit gpu    hosts that Ansible knows; the options are their defaults
 
 A host's key is shown and asked about once, then pinned. The same command again changes nothing.
 """
@@ -32,7 +33,9 @@ def register(commands: Any) -> None:
         " a job.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("destinations", nargs="+", metavar="[USER@]HOST", help="as for ssh; ssh://USER@HOST:PORT too")
+    parser.add_argument("destinations", nargs="*", metavar="[USER@]HOST", help="as for ssh; ssh://USER@HOST:PORT too")
+    parser.add_argument("--inventory", metavar="FILE", help="take the hosts of an Ansible inventory, INI or YAML")
+    parser.add_argument("--limit", metavar="PATTERN", help="of the inventory, only these: gpu1,rack2:!gpu7")
     parser.add_argument("-i", "--identity", metavar="KEY", help="private key file (default: the agent's keys)")
     parser.add_argument("-p", "--port", type=int, metavar="PORT", help="SSH port (default: 22, or ~/.ssh/config)")
     parser.add_argument("-l", "--login", metavar="USER", help="login name (default: yours, or ~/.ssh/config)")
@@ -73,17 +76,45 @@ def _run(args: argparse.Namespace) -> int:
     from pool.client import Client
     from pool.errors import InputError
 
-    if len(args.destinations) > 1 and (args.name or args.fingerprint or args.internal_ip):
+    if (len(args.destinations) > 1 or args.inventory) and (args.name or args.fingerprint or args.internal_ip):
         raise InputError("--name, --fingerprint and --internal-ip are for one host at a time")
+    if bool(args.destinations) == bool(args.inventory) or (args.limit and not args.inventory):
+        raise InputError("name the hosts, or an --inventory to take them from", hint="pool add-ssh --help")
     client = Client()
-    wishes = [_wish(args, destination) for destination in args.destinations]
+    if args.inventory:
+        wishes, refused = _in_inventory(args, client)
+    else:
+        wishes, refused = [_wish(args, destination) for destination in args.destinations], []
     trusted, errors = agree(client, wishes)
+    errors = refused + errors
     outcome = _add(client, trusted, manner(args)) if trusted else []
     errors += [added["error"] for added in outcome if added["error"]]
     if args.json:
         render.write_json({"hosts": outcome, "errors": errors})
     raise_last(errors)
     return 0
+
+
+def _in_inventory(args: argparse.Namespace, client: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The wishes of the hosts in the inventory, and the errors of those that are none; what is left aside is said."""
+    from pool.cli import render
+
+    found = client.post(
+        "/hosts/inventory",
+        {
+            "path": os.path.abspath(os.path.expanduser(args.inventory)),
+            "limit": args.limit,
+            "defaults": {key: value for key, value in _wish(args, "").items() if value},
+            "folder": os.getcwd(),
+        },
+    )
+    hosts: dict[str, list[str]] = {}
+    for host, note in found["notes"]:
+        hosts.setdefault(note, []).append(host)
+    for note, names in hosts.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        render.note(f"pool: {shown}: {note}")
+    return found["wishes"], found["errors"]
 
 
 def _wish(args: argparse.Namespace, destination: str) -> dict[str, Any]:

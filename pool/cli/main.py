@@ -25,6 +25,7 @@ COMMANDS = {
     "drain": "give a host no new jobs",
     "undrain": "give a host jobs again",
     "rm": "take a host out of the pool",
+    "inventory": "print the hosts as a dynamic inventory for Ansible",
     "run": "run a task on the pool",
     "runs": "list the runs",
     "logs": "show what a run wrote",

@@ -52,17 +52,17 @@ def host_wished(asked: dict[str, Any]) -> tuple[Host, list[str]]:
         internal_ip=_ip(asked.get("internal_ip")),
         labels=tuple(sorted(_label(text) for text in asked.get("labels") or ())),
         price=_price(asked.get("price")),
-        jumps=_jumps(asked.get("jump") or _not_itself(alias.jump, destination.host), key),
+        jumps=_jumps(asked.get("jump") or _not_itself(alias.jump, destination.host), key, asked.get("jump_key")),
         python=_python(asked.get("python")),
     )
     return host, [warning] if warning else []
 
 
-def _jumps(text: str | None, key: str | None, depth: int = 0) -> tuple[Jump, ...] | None:
+def _jumps(text: str | None, key: str | None, jump_key: str | None = None, depth: int = 0) -> tuple[Jump, ...] | None:
     """The jump hosts of `-J text`, each completed from ~/.ssh/config; None where nothing was said.
 
-    As with ssh, the first may itself be behind another, and the user is one's own. Where ~/.ssh/config names no key for
-    a jump host, it is the host's.
+    As with ssh, the first may itself be behind another, and the user is one's own. The key is `jump_key`, else what
+    ~/.ssh/config names, else `key`, the host's.
     """
     if text is None:
         return None
@@ -71,8 +71,9 @@ def _jumps(text: str | None, key: str | None, depth: int = 0) -> tuple[Jump, ...
         alias = resolve_alias(hop.host)
         beyond = _not_itself(alias.jump, hop.host)
         if not found and beyond and depth < JUMPS_MAX:
-            found = _jumps(beyond, key, depth + 1) or ()
-        own, _ = _key(alias.keys[0]) if alias.keys else (key, None)
+            found = _jumps(beyond, key, None, depth + 1) or ()
+        written = jump_key or next(iter(alias.keys), None)
+        own = _key(written)[0] if written else key
         user = hop.user or alias.user or getpass.getuser()
         found += (Jump(alias.host, hop.port or alias.port or 22, validate_user(user), own),)
     if len(found) > JUMPS_MAX:
@@ -128,8 +129,11 @@ def _label(text: str) -> tuple[str, str]:
     return _word("--label", name), _word("--label", value)
 
 
-def _price(value: float | None) -> float:
-    price = float(value or 0)
+def _price(value: float | str | None) -> float:
+    try:
+        price = float(value or 0)
+    except ValueError:
+        price = -1
     if not 0 <= price < 1e6:
-        raise InputError(f"--price: not a price an hour: {value}")
+        raise InputError(f"--price: not a price an hour: {value!a}", hint="--price 1.50")
     return price

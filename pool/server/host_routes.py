@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from dataclasses import asdict, replace
@@ -12,14 +13,18 @@ from starlette.routing import Route
 from pool.errors import InputError, PoolError
 from pool.lifecycle import drain
 from pool.lifecycle.add import Sight, Wanted, add, look
+from pool.lifecycle.assemble import known_hosts
 from pool.lifecycle.doctor import Checked, doctor
+from pool.lifecycle.inventory import wishes_in
 from pool.lifecycle.provision import Added, Manner, provision
 from pool.lifecycle.remove import remove
 from pool.lifecycle.wish import host_wished
+from pool.provision.playbook import content
 from pool.provision.survey import ROLES
 from pool.runner import frames
 from pool.runner.frames import Frame
 from pool.server.endpoint import Asked, answers_json, answers_stream, event
+from pool.server.inventory import ansible_inventory
 from pool.server.views import host_json
 
 if TYPE_CHECKING:
@@ -58,8 +63,19 @@ def host_routes(ctx: Context) -> list[Route]:
     def undrained(asked: Asked) -> dict[str, Any]:
         return drain.undrain(ctx, asked.path["name"]) | {"host": _host(ctx, asked.path["name"])}
 
+    def inventory(_: Asked) -> dict[str, Any]:
+        found = ansible_inventory(ctx.store.hosts.views(ctx.foreign), known_hosts(ctx))
+        return {"inventory": found, "plugins": os.path.join(content(), "playbooks", "inventory_plugins")}
+
+    def in_inventory(asked: Asked) -> dict[str, Any]:
+        found = wishes_in(*(asked.body[word] for word in ("path", "limit", "defaults", "folder")))
+        errors = [error.to_json() for error in found.errors]
+        return {"wishes": found.wishes, "errors": errors, "notes": found.notes}
+
     return [
         Route("/hosts", answers_json(hosts)),
+        Route("/inventory", answers_json(inventory)),
+        Route("/hosts/inventory", answers_json(in_inventory), methods=["POST"]),
         Route("/hosts/look", answers_json(looked), methods=["POST"]),
         Route("/hosts", answers_stream(lambda asked: _add(ctx, asked)), methods=["POST"]),
         Route("/hosts/provision", answers_stream(lambda asked: _provision(ctx, asked)), methods=["POST"]),

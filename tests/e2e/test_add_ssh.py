@@ -278,7 +278,7 @@ def test_destinations_that_are_none(cli: Cli) -> None:
         (["gpu1", "gpu1"], "are the same host"),
         (["gpu1", "-i", "/no/such/key"], "cannot read the key /no/such/key"),
         (["--", "-oProxyCommand=id"], "not a host name"),
-        ([], "the following arguments are required"),
+        ([], "name the hosts, or an --inventory to take them from"),
     ):
         done = cli("add-ssh", *words)
         assert (done.rc, done.stdout) == (2, ""), done
