@@ -29,6 +29,7 @@ ROWS = {
     "throughput": "runs per second",
     "matching": "matching",
     "gang": "`pool run`, gangs",
+    "provision": "provisioning again",
 }
 
 

@@ -126,8 +126,9 @@ def _take_the_rest(found: Described, variables: Mapping[str, Any]) -> None:
 
 
 def _add(words: SshWords, more: SshWords) -> None:
+    """Ansible gives ssh all of them one after another, and ssh keeps the first of each."""
     for name in _OF_SSH:
-        setattr(words, name, getattr(more, name) or getattr(words, name))
+        setattr(words, name, getattr(words, name) or getattr(more, name))
     words.left += [word for word in more.left if word not in words.left]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,6 +34,8 @@ def read_inventory(path: str, limit: str | None = None) -> dict[str, dict[str, A
     if not os.path.exists(path):
         raise InputError(f"there is no inventory {path}", hint="pool add-ssh --inventory inventory.ini")
     rc, out, err = _ask(path, limit)
+    if rc != 0 and "no vault secrets" in err:
+        raise InputError(f"{path}: a part of it is encrypted, and pool opens no vault", hint="keep vaulted files apart")
     if rc != 0:
         message = f"{path}: not an INI or YAML inventory that can be read: {_reason(err)}"
         raise InputError(message, hint=f"ansible-inventory -i {shlex.quote(path)} --list")
@@ -81,8 +84,9 @@ def _ask(path: str, limit: str | None) -> tuple[int, bytes, str]:
 
 
 def _reason(said: str) -> str:
-    """The last of the plug-ins' own reasons: those before it say what another kind of file would have to be."""
+    """The last of the plug-ins' own reasons, without what they quote of the file: a password may stand there."""
     causes = [line for line in said.splitlines() if "Failed to parse inventory with" in line]
     words = [line.split("plugin: ", 1)[1] for line in causes if "plugin: " in line]
     reasons = dict.fromkeys(word.removeprefix("Failed to parse inventory: ") for word in words)
-    return first_line("; ".join(reasons) or said)
+    told = [re.sub(r"['\"].*['\"]|(?<=got: ).*", "…", first_line(reason)) for reason in reasons]
+    return "; ".join(told) or "see for yourself"

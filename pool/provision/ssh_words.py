@@ -27,6 +27,7 @@ _OUR_WORDS: Final = frozenset(
     "pubkeyauthentication serveralivecountmax serveraliveinterval stricthostkeychecking tcpkeepalive updatehostkeys "
     "userknownhostsfile verifyhostkeydns visualhostkey".split()
 )
+_TAKEN: Final = {"-J": "jump", "-l": "user", "-p": "port", "-i": "key"}
 _HINT: Final = "-J [USER@]HOST[:PORT] is what pool takes, or the variable pool_jump"
 
 
@@ -61,31 +62,30 @@ def _split(text: str) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _take(found: SshWords, option: str, value: str) -> None:
+    """Add one option; of one that was given before, ssh keeps the first."""
     word = ""
     if option == "-o":
         word, value = re.split(r"\s*=\s*|\s+|$", value.strip(), maxsplit=1)
         word, value = word.lower(), value.strip().strip('"')
         option = {"proxyjump": "-J", "user": "-l", "port": "-p", "identityfile": "-i"}.get(word, "-o")
-    if option == "-J":
-        found.jump = value
-    elif option == "-l":
-        found.user = value
-    elif option == "-p":
-        found.port = value
-    elif option == "-i":
-        found.key = value
+    if option in _TAKEN:
+        name = _TAKEN[option]
+        setattr(found, name, getattr(found, name) or value)
     elif word == "proxycommand":
-        found.jump, found.jump_key = _through(value)
+        jump, key, left = _through(value)
+        if found.jump is None:
+            found.jump, found.jump_key = jump, key
+        found.left += left
     elif option in _OURS or word in _OUR_WORDS:
         found.left.append(word or option)
     else:
         raise InputError(f"an ssh option that cannot be honoured: {(word or option)!a}", hint=_HINT)
 
 
-def _through(command: str) -> tuple[str, str | None]:
-    """The jump hosts of a ProxyCommand that is `ssh -W %h:%p [options] [user@]host`, as for -J; and its key."""
+def _through(command: str) -> tuple[str, str | None, list[str]]:
+    """Of a ProxyCommand that is `ssh -W %h:%p [options] [user@]host`: jump hosts as for -J, key, what is left aside."""
     if command.lower() == "none":
-        return "none", None
+        return "none", None, []
     program, _, text = command.partition(" ")
     options, rest = _split(text) if os.path.basename(program) == "ssh" else ([], [])
     more, beyond = _split(shlex.join(rest[1:]))  # ssh takes options after the host as well
@@ -102,7 +102,8 @@ def _through(command: str) -> tuple[str, str | None]:
     if inner.port:
         address = f"[{address}]:{inner.port}" if ":" in address else f"{address}:{inner.port}"
     host = f"{user}@{address}" if user else address
-    return (f"{inner.jump},{host}" if inner.jump and inner.jump != "none" else host), inner.key or inner.jump_key
+    jump = f"{inner.jump},{host}" if inner.jump and inner.jump != "none" else host
+    return jump, inner.key or inner.jump_key, inner.left
 
 
 def _short(text: str) -> str:

@@ -54,8 +54,10 @@ def _variables(view: HostView, known_hosts: str) -> dict[str, Any]:
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
         "ForwardAgent": "no",
+        "IdentitiesOnly": "yes" if host.key else "no",
     }
-    options = [word for key, value in pins.items() for word in ("-o", f"{key}={value}")]
+    options = ["-F", "none"]  # as pool itself goes there: a jump host of the person's own settings is none of it
+    options += [word for key, value in pins.items() for word in ("-o", f"{key}={value}")]
     found: dict[str, Any] = {
         "ansible_host": host.address,
         "ansible_port": host.port,

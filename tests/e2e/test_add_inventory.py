@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,3 +95,45 @@ def test_an_inventory_that_is_none(cli: Cli, tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) <= 2, done
     assert not (tmp_path / "canary").exists()
     assert hosts(cli) == {}
+
+
+def test_the_pool_is_an_inventory(cli: Cli, machine: Machine, tmp_path: Path) -> None:
+    """Ansible reaches the pool's hosts through the program and the plug-in, and refuses a key that is not pinned."""
+    one, other = machine(), machine()
+    for name, host in (("one", one), ("other", other)):
+        words = (f"{host.user}@{host.address}", "-p", str(host.port), "-i", host.key, "--fingerprint", host.fingerprint)
+        assert cli("add-ssh", *words, "--name", name).rc == 0
+    told = json.loads(cli("inventory", "--host", "one").stdout)
+    assert (told["ansible_host"], told["ansible_port"], told["pool_status"]) == (one.address, one.port, "ready")
+    assert cli("inventory", "--host", "none").rc == 3
+    program = os.path.join(os.path.dirname(sys.executable), "pool-inventory")
+    done = _ping(cli, program, "status_ready", tmp_path)
+    assert done.returncode == 0, done
+    assert done.stdout.count('"ping": "pong"') == 2
+    (tmp_path / "lab.pool.yml").write_text("plugin: pool\nkeyed_groups:\n  - {prefix: is, key: pool_status}\n")
+    plugins = cli("inventory", "--plugins").stdout.strip()
+    listed = _ping(cli, str(tmp_path / "lab.pool.yml"), "is_ready", tmp_path, ANSIBLE_INVENTORY_PLUGINS=plugins)
+    assert listed.stdout.count('"ping": "pong"') == 2, listed
+    pins = Path(cli.env["POOL_STATE_DIR"], "known_hosts")
+    lines = pins.read_text().splitlines()
+    swapped = {line.split()[0]: line.split()[1:] for line in lines}
+    names = list(swapped)
+    pins.write_text("".join(f"{name} {' '.join(swapped[names[i - 1]])}\n" for i, name in enumerate(names)))
+    refused = _ping(cli, program, "all", tmp_path)
+    assert refused.returncode == 4, refused
+    assert refused.stdout.count("UNREACHABLE!") == 2
+    assert "Host key verification failed" in refused.stdout
+
+
+def _ping(cli: Cli, inventory: str, pattern: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = [
+        os.path.join(os.path.dirname(sys.executable), "ansible"),
+        "-i",
+        inventory,
+        pattern,
+        "-m",
+        "ansible.builtin.ping",
+    ]
+    (folder / "ansible.cfg").write_text("[ssh_connection]\nssh_args = -o ControlMaster=no\n")
+    own = cli.env | {"ANSIBLE_HOME": str(folder / "ansible"), "ANSIBLE_NOCOLOR": "1"} | env
+    return subprocess.run(argv, env=own, cwd=folder, capture_output=True, text=True, timeout=120, check=False)

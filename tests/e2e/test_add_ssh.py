@@ -135,7 +135,7 @@ def test_one_that_fails_stops_no_other(cli: Cli, machine: Machine, tmp_path: Pat
     assert f"{good.address} is ready" in done.stderr
     assert f"pool: {bare.address}: no whole Python 3.8 or newer\ntry: on the host: sudo apt-get install" in done.stderr
     assert re.search(
-        rf"pool: {blocked.address}: Make the folders: .*/\.local/bin.*\ntry: less .*/ansible/add-", done.stderr
+        rf"pool: {blocked.address}: Make the folders: .*/\.local/bin.*\ntry: less .*/ansible/provision-", done.stderr
     )
     log = done.stderr.split("try: less ")[1].split()[0]
     assert "Make the folders" in Path(log).read_text(encoding="utf-8")

@@ -86,3 +86,22 @@ def test_an_inventory_that_is_not_there() -> None:
     """Is said so."""
     with pytest.raises(InputError, match="there is no inventory /no/such"):
         read_inventory("/no/such")
+
+
+@pytest.mark.parametrize("line", ["password = 's3cret word", "gpu1 's3cret", "[gpu:vars]\ns3cret"])
+def test_an_error_quotes_nothing_of_the_file(tmp_path: Path, line: str) -> None:
+    """A line that cannot be read may hold a password."""
+    (tmp_path / "hosts.ini").write_text(line + "\n")
+    with pytest.raises(InputError) as caught:
+        read_inventory(str(tmp_path / "hosts.ini"), None)
+    assert "s3cret" not in caught.value.message
+
+
+def test_a_vault_is_said(tmp_path: Path) -> None:
+    """Encrypted variables are not opened, and that is the reason that is told."""
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "all.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n")
+    (tmp_path / "hosts.ini").write_text("gpu1\n")
+    with pytest.raises(InputError) as caught:
+        read_inventory(str(tmp_path / "hosts.ini"), None)
+    assert "encrypted" in caught.value.message

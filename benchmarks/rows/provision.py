@@ -1,0 +1,80 @@
+"""A host that is provisioned, provisioned again: against Ansible alone, an empty play; and eight against one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from benchmarks.command import run, timed_run
+from benchmarks.row import Row, Target, timed
+from benchmarks.world import REPOSITORY, World, Worlds
+from pool.provision.inventory import inventory, runner_variables, ssh_arguments
+from pool.provision.playbook import run_playbook
+from pool.provision.preflight import preflight
+from pool.provision.zipapp import build_runner
+from pool.ssh import connection
+from pool.ssh.destination import Target as Place
+
+_EMPTY = [{"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.ping": {}}]}]
+
+
+def rows(worlds: Worlds) -> Iterator[Row]:
+    world = worlds.of(8)
+    plays = _Plays(world)
+    alone = timed(lambda: plays.ours(1))
+    yield Row(
+        "playbooks/host.yml again, one host",
+        alone,
+        {"plain `ansible-playbook`": timed(lambda: plays.plain("host.yml", 1))},
+        Target(1.1),
+        runs=7,
+    )
+    yield Row("the same on 8 hosts", timed(lambda: plays.ours(8)), {"one host": alone}, Target(2), runs=5)
+    again = timed_run(world.argv("provision", world.hosts[0]["name"], "-y"), env=world.env)
+    yield Row(
+        "`pool provision` of a provisioned host, plan and job included",
+        again,
+        {"an empty play": timed(lambda: plays.plain(plays.empty, 1))},
+        Target(12),
+        runs=7,
+    )
+
+
+class _Plays:
+    """The same playbook on the same hosts with the same variables, by us and by `ansible-playbook`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._pins = os.path.join(world.state, "known_hosts")
+        self._targets = [Place(h["name"], h["address"], h["port"], h["user"], h["key"]) for h in world.hosts]
+        zipapp = os.path.join(world.folder, "runner.pyz")
+        build_runner(zipapp)
+        self._variables = {target.name: self._of(target, zipapp) for target in self._targets}
+        self.empty = self._write("empty.yml", _EMPTY)
+
+    def ours(self, count: int) -> None:
+        """As the server does it."""
+        targets = self._targets[:count]
+        log = os.path.join(self._world.folder, "ansible.log")
+        outcomes = run_playbook("host.yml", targets, known_hosts=self._pins, log=log, variables=self._variables)
+        assert all(outcome.ok and not outcome.changed for outcome in outcomes.values()), outcomes
+
+    def plain(self, playbook: str, count: int) -> None:
+        """As a person does it, with this repository's ansible.cfg."""
+        hosts = self._write("inventory.json", inventory(self._targets[:count], self._variables))
+        path = os.path.join(REPOSITORY, "playbooks", playbook)
+        env = self._world.env | {"ANSIBLE_SSH_ARGS": ssh_arguments(self._pins, own_key=True)}
+        run(["ansible-playbook", "-i", hosts, path], env=env, cwd=REPOSITORY)
+
+    def _of(self, target: Place, zipapp: str) -> dict[str, Any]:
+        with connection.connect(target, self._pins) as made:
+            return dict(runner_variables(preflight(target.name, partial(connection.exec, made)), zipapp))
+
+    def _write(self, name: str, value: Any) -> str:
+        path = os.path.join(self._world.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        return path
