@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -287,12 +288,27 @@ def _sweep() -> None:
 def _remove(folder: str) -> None:
     """Remove the folder; again while an ssh that is just ending still makes or removes its socket in it."""
     deadline = time.monotonic() + _REMOVE_S
+    _end_processes(folder)
     _close_masters(os.path.join(folder, "c"))
     shutil.rmtree(folder, ignore_errors=True)
     while os.path.exists(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
         _close_masters(os.path.join(folder, "c"))
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_processes(folder: str) -> None:
+    """End what of the run is left: ansible-playbook outlives a server that is killed, its workers one that is given up.
+
+    What works on the host goes on there; a package manager must not be torn out of its work.
+    """
+    mark = f"ANSIBLE_CONFIG={os.path.join(folder, 'ansible.cfg')}\0".encode()
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(name)
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if mark in file.read() + b"\0" and pid != os.getpid():
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _close_masters(folder: str) -> None:

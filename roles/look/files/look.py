@@ -78,9 +78,19 @@ def system():
         "secure_boot": secure_boot(),
         "raises_limits": raises_limits(),
         "free_mib": {place: free_mib(place) for place in ("/", "/boot", "/var")},
-        "apt_problems": ask("dpkg", "--audit")[1].strip()[:2000],
+        # While somebody installs there always are some: the lock is waited for then.
+        "apt_problems": "" if locked("var/lib/dpkg/lock-frontend") else ask("dpkg", "--audit")[1].strip()[:2000],
         "mirror": mirror(names.get("VERSION_CODENAME", "")),
     }
+
+
+def locked(name):
+    """Whether a process holds a lock on the file."""
+    try:
+        inode = os.stat(under(name)).st_ino
+    except OSError:
+        return False
+    return any(line.split()[5].endswith(":%d" % inode) for line in read("proc/locks").splitlines() if "->" not in line)
 
 
 def mirror(suite):
