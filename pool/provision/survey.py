@@ -137,7 +137,7 @@ def plan(found: Preflight, seen: Survey, skip: Collection[str]) -> list[Step]:
 
 
 def _todo(role: str, skip: Collection[str], user: bool, todo: str) -> str:
-    return "left out (--skip)" if role in skip else "left out: it needs root" if user else todo
+    return "left out (--skip)" if role in skip else "left out: it needs systemd and root" if user else todo
 
 
 def _driver(seen: Survey) -> str:

@@ -80,7 +80,7 @@ def test_what_is_left_out() -> None:
     """A role that was skipped says so; without root only the runner is installed."""
     assert planned(skip=("docker",))["docker"][1] == "left out (--skip)"
     user = planned(found=replace(FOUND, scope="user", sudo="none"))
-    assert {user[what][1] for what in ("driver", "docker", "toolkit")} == {"left out: it needs root"}
+    assert {user[what][1] for what in ("driver", "docker", "toolkit")} == {"left out: it needs systemd and root"}
     assert user["runner"][1] == "install, as a process of ubuntu"
     assert user["login"][0] == "ubuntu, there is no sudo; Python 3.11.2"
 
