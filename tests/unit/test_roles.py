@@ -99,7 +99,7 @@ def test_only_what_ansible_core_brings(role: str) -> None:
     """No collection has to be mirrored: every action is of ansible.builtin, in full."""
     words = set(
         "name when vars register become tags loop notify listen block rescue always async poll environment changed_when"
-        " failed_when check_mode delegate_to no_log until retries delay timeout with_first_found".split()
+        " failed_when check_mode delegate_to no_log until retries delay timeout with_first_found loop_control".split()
     )
     for path, task in tasks(role):
         actions = [key for key in task if key not in words]
