@@ -56,17 +56,14 @@ def each(names: list[str], verb: str, body: dict[str, Any]) -> tuple[dict[str, A
     """Ask for `verb` of every host, whatever the others answer: the answers by name, and the errors."""
     from urllib.parse import quote
 
+    from pool.cli.provision import chosen
     from pool.client import Client
-    from pool.errors import NotFoundError, PoolError
+    from pool.errors import PoolError
 
     client = Client()
-    known = {host["name"] for host in client.get("/hosts")}
-    for name in names:
-        if name not in known:
-            raise NotFoundError(f"there is no host {name}", hint="pool ps")
     done: dict[str, Any] = {}
     errors: list[PoolError] = []
-    for name in dict.fromkeys(names):
+    for name in chosen(client, names):
         try:
             done[name] = client.post(f"/hosts/{quote(name, safe='')}/{verb}", body)
         except PoolError as error:
