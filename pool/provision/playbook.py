@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TextIO
 
 from pool.errors import InputError, ProvisionError
+from pool.provision.halt import halt
 from pool.provision.inventory import JSON, Target, inventory, ssh_arguments
 from pool.provision.progress import Outcome, Progress, StepEvent
 
@@ -73,7 +74,8 @@ def run_playbook(
 
     A host's failure is in its outcome, never an exception, and does not hold up the others. `variables` are by host
     name; `on_event` is called from one other thread, in order, and an exception from it stops the run and comes out
-    here. `cancelled` is asked every second. `log` gets the whole of Ansible's output, appended.
+    here. `cancelled` is asked every second; a run that is given up ends its steps on the hosts too, but for a package
+    manager. `log` gets the whole of Ansible's output, appended.
 
     Raises InputError for values that may not stand in an inventory, ProvisionError when Ansible is not installed.
     """
@@ -174,6 +176,9 @@ def _run(
         reader.join()
     if reader.error is not None:
         raise reader.error
+    if runner.status in ("canceled", "timeout"):
+        _end_processes(folder)  # before that they would begin the next step
+        halt(os.path.join(folder, "c"))
     return progress.outcomes(str(runner.status))
 
 
@@ -298,10 +303,7 @@ def _remove(folder: str) -> None:
 
 
 def _end_processes(folder: str) -> None:
-    """End what of the run is left: ansible-playbook outlives a server that is killed, its workers one that is given up.
-
-    What works on the host goes on there; a package manager must not be torn out of its work.
-    """
+    """End what of the run is left here: ansible-playbook outlives a killed server, its workers one that is given up."""
     mark = f"ANSIBLE_CONFIG={os.path.join(folder, 'ansible.cfg')}\0".encode()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         with contextlib.suppress(OSError, ValueError):

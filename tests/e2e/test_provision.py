@@ -264,9 +264,9 @@ def test_a_playbook_that_is_none(site: Site) -> None:
     assert "no.such.module" in outcome.error.message
 
 
-def test_cancel_and_timeout_leave_nothing_here(site: Site, runs: Path) -> None:
-    """Given up within seconds; no process, connection or folder of the run stays on this machine."""
-    task = "ansible.builtin.command: sleep 8"
+def test_cancel_and_timeout_leave_nothing(site: Site, runs: Path) -> None:
+    """Given up within seconds; no process, connection or folder of the run stays here, and no step on the host."""
+    task = "ansible.builtin.command: sleep 808"
     begun: list[float] = []
 
     def cancelled() -> bool:
@@ -287,8 +287,16 @@ def test_cancel_and_timeout_leave_nothing_here(site: Site, runs: Path) -> None:
     while (left := _commands("ansible-playbook", site.root)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
-    while _commands("sleep 8", site.root) and time.monotonic() < deadline:  # the host ends what it still runs
-        time.sleep(0.05)
+    assert _commands("sleep 808", site.root) == []
+
+
+def test_a_package_manager_is_not_torn_out_of_its_work(site: Site, tmp_path: Path) -> None:
+    """What would be half installed goes on, and the step that started it."""
+    shutil.copy(shutil.which("sleep") or "", tmp_path / "dpkg")
+    task = f"ansible.builtin.command: {tmp_path}/dpkg 20"
+    given_up = site.one_task(task, cancelled=lambda: bool(_commands("dpkg 20", site.root)))
+    assert given_up.error is not None
+    assert len(_commands("dpkg 20", site.root)) == 1
 
 
 def _commands(word: str, root: str) -> list[str]:
