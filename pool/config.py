@@ -4,6 +4,7 @@
 
     server.sock  server.pid  server.log   the running server
     pool.db                               the store
+    id_ed25519                            the server's own key, which its links log in with
     known_hosts                           pinned host keys, OpenSSH format
     code/                                 uploaded folders, by content hash
     secrets/                              env of runs not yet ended, one 0600 file each

@@ -92,6 +92,7 @@ class Host:
     #: The jump hosts it is reached through, the nearest first; () = none; None, in a wish: as it was before.
     jumps: tuple[Jump, ...] | None = None
     python: str | None = None  #: path of the interpreter to use there; None = the first that is whole
+    login: str | None = None  #: whom links log in as, with the server's own key; None = `user`, with `key`
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:

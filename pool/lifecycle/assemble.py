@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pool.errors import AuthenticationError
 from pool.lifecycle import watch
 from pool.lifecycle.context import Context
 from pool.lifecycle.keeper import Keeper
 from pool.lifecycle.tick import Loop
 from pool.ssh.destination import Target
+from pool.ssh.identity import own_key
 from pool.ssh.link import Link
 from pool.states import HostStatus
 from pool.store.store import Store
@@ -45,8 +48,15 @@ def assemble(folder: str, on_fenced: Callable[[], None]) -> tuple[Context, Loop]
 
 
 def target_of(host: Host) -> Target:
-    """Where and as whom to connect to `host`."""
+    """Where and as whom to connect to `host` to provision it."""
     return Target(host.name, host.address, host.port, host.user, host.key, host.jumps or ())
+
+
+def link_target(ctx: Context, host: Host) -> Target:
+    """Where and as whom to connect to its runner."""
+    if host.login is None:
+        return target_of(host)
+    return replace(target_of(host), user=host.login, key=own_key(ctx.folder))
 
 
 def known_hosts(ctx: Context) -> str:
@@ -57,11 +67,17 @@ def known_hosts(ctx: Context) -> str:
 def _open_link(
     ctx: Context, host: Host, on_event: Callable[[dict[str, Any]], None], on_down: Callable[[], None]
 ) -> Link:
-    return Link(
-        target_of(host),
-        known_hosts(ctx),
-        pool_id=ctx.store.pool_id,
-        epoch=ctx.epoch,
-        on_event=on_event,
-        on_down=on_down,
-    )
+    try:
+        return Link(
+            link_target(ctx, host),
+            known_hosts(ctx),
+            pool_id=ctx.store.pool_id,
+            epoch=ctx.epoch,
+            on_event=on_event,
+            on_down=on_down,
+        )
+    except AuthenticationError as error:
+        if host.login is None or "hop" in error.details:
+            raise
+        message = f"{host.name}: it lets {host.login} in no longer with this server's own key"
+        raise AuthenticationError(message, hint=f"pool provision {host.name}", host=host.name) from error

@@ -14,12 +14,12 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pool.errors import ConflictError, HostError, PoolError, UnreachableError
+from pool.errors import AuthenticationError, ConflictError, HostError, PoolError, UnreachableError
 from pool.lifecycle import drain
-from pool.lifecycle.assemble import known_hosts, target_of
+from pool.lifecycle.assemble import known_hosts, link_target, target_of
 from pool.lifecycle.smoke import smoke
 from pool.lifecycle.visit import log_path, look_closely
 from pool.provision.inventory import runner_variables
@@ -27,6 +27,8 @@ from pool.provision.playbook import run_playbook
 from pool.provision.progress import StepEvent
 from pool.provision.survey import Step, plan
 from pool.provision.zipapp import build_runner
+from pool.ssh.connection import connect
+from pool.ssh.identity import ACCOUNT, public_key
 from pool.states import HostStatus
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def converge(
             [target_of(each.host) for each in entered],
             known_hosts=known_hosts(ctx),
             log=log,
-            variables={each.host.name: _variables(each, manner, zipapp) for each in entered},
+            variables={each.host.name: _variables(ctx, each, manner, zipapp) for each in entered},
             on_event=on_step if manner.dry_run else finish.take,
             check=manner.dry_run,
             timeout_s=_ALL_S,
@@ -146,14 +148,14 @@ class _Finish:
 
     def __init__(self, ctx: Context, entered: Sequence[Entered], on_step: Callable[[StepEvent], None]) -> None:
         self._ctx, self._on_step = ctx, on_step
-        self._hosts = {each.host.name: each.host for each in entered}
+        self._entered = {each.host.name: each for each in entered}
         self._threads: dict[str, threading.Thread] = {}
         self._errors: dict[str, PoolError] = {}
 
     def take(self, event: StepEvent) -> None:
         """One step of the playbook."""
         if event.status == "done":
-            self._begin(self._hosts[event.host])
+            self._begin(self._entered[event.host].host)
         else:
             self._on_step(event)
 
@@ -178,8 +180,9 @@ class _Finish:
     def _see_through(self, host: Host) -> None:
         ctx = self._ctx
         try:
-            ctx.keeper.keep(host)
-            with step(host, "link to the runner", self._on_step):
+            with step(host, "link to the runner", self._on_step) as ended:
+                host, ended.message = _settle_login(ctx, host, self._entered[host.name].found.scope)
+                ctx.keeper.keep(host)
                 _await_link(ctx, host)
             if drain.why(ctx, host) is None:  # a host that is drained takes no job, not even this one
                 with step(host, "run a job", self._on_step) as ended:
@@ -237,11 +240,27 @@ def _enter(ctx: Context, host: Host, manner: Manner, on_step: Callable[[StepEven
     return entered
 
 
-def _variables(each: Entered, manner: Manner, zipapp: str) -> dict[str, Any]:
+def _variables(ctx: Context, each: Entered, manner: Manner, zipapp: str) -> dict[str, Any]:
     variables: dict[str, Any] = {"pool_skip": sorted(manner.skip)}
     if manner.reboot:
         variables["nvidia_driver_reboot"] = "when_idle"
-    return runner_variables(each.found, zipapp) | variables
+    return runner_variables(each.found, zipapp, [public_key(ctx.folder)]) | variables
+
+
+def _settle_login(ctx: Context, host: Host, scope: Scope) -> tuple[Host, str]:
+    """The host as it is linked from now on: with the runner's account, where it has one and sshd lets that in.
+
+    With it, what a person should know where it has none.
+    """
+    wished = replace(host, login=ACCOUNT if scope == "system" else None)
+    said = ""
+    if wished.login:
+        try:
+            connect(link_target(ctx, wished), known_hosts(ctx)).close()
+        except AuthenticationError:
+            wished = replace(host, login=None)
+            said = f"as {host.user}, for sshd does not let {ACCOUNT} in with this server's key"
+    return ctx.store.hosts.set_login(host.id, wished.login), said
 
 
 def _await_link(ctx: Context, host: Host) -> None:

@@ -88,8 +88,11 @@ def inventory(
     return {"all": {"hosts": hosts}}
 
 
-def runner_variables(found: Preflight, zipapp: str) -> dict[str, JSON]:
-    """What the playbooks need to know of a host that was looked at: its interpreter, scope, home; and the zipapp."""
+def runner_variables(found: Preflight, zipapp: str, keys: Sequence[str] = ()) -> dict[str, JSON]:
+    """What the playbooks need to know of a host that was looked at: its interpreter, scope, home; and the zipapp.
+
+    `keys` are the public keys of servers that shall be let in to the runner.
+    """
     return {
         "ansible_python_interpreter": found.python,
         "runner_python": found.python,
@@ -97,6 +100,7 @@ def runner_variables(found: Preflight, zipapp: str) -> dict[str, JSON]:
         "runner_become": found.scope == "system" and not found.root,
         "runner_home": found.home,
         "runner_users": [] if found.root else [_checked("user", found.user)],
+        "runner_keys": list(keys),
         "runner_zipapp": zipapp,
     }
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from pool.runner import container_spec, durable, spec
+from pool.runner.account import job_user
 from pool.runner.archive import Archives
 from pool.runner.image import Images
 from pool.runner.jobs import JobFolder
@@ -19,16 +20,17 @@ class Preparer:
         self._state, self._archives, self._images = state, archives, images
 
     def prepare(self, folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str, uid: int) -> None:
-        """Make the folder of a job anew. RefusedError for what cannot be, or is not allowed."""
-        built = spec.build(folder, asked, gpus, pool, uid)
+        """Make anew the folder of a job that the user `uid` asks for. RefusedError for what cannot be, or may not."""
+        who = job_user(self._state, uid)
+        built = spec.build(folder, asked, gpus, pool, who)
         if asked.get("container"):
             container = self._container(folder, asked, gpus, pool)
             owner = container_spec.owner(container["user"])
             env = container_spec.environment(folder, asked, gpus, container["user"])
             built["container"] = container
         else:
-            owner = (uid, built["gid"])
-            env = spec.environment(folder, asked, gpus, uid)
+            owner = (who.pw_uid, who.pw_gid)
+            env = spec.environment(folder, asked, gpus, who)
         folder.remove()
         # What is in it is mounted into a container, so nobody else has to come by; a process walks there.
         os.makedirs(folder.path, mode=0o700 if "container" in built else 0o711, exist_ok=True)

@@ -14,10 +14,9 @@ from pool.runner.ledger import RefusedError
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], uid: int) -> dict[str, Any]:
+def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], who: pwd.struct_passwd) -> dict[str, Any]:
     """The job's environment, last wins: this host's, the pool's, the user's; the GPUs are the runner's alone."""
-    who = pwd.getpwuid(uid)
-    own = uid == os.getuid()
+    own = who.pw_uid == os.getuid()
     env = {
         "HOME": os.environ.get("HOME", who.pw_dir) if own else who.pw_dir,
         "USER": who.pw_name,
@@ -37,9 +36,10 @@ def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], uid: 
     return {str(key): str(value) for key, value in env.items()}
 
 
-def build(folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str, uid: int) -> dict[str, Any]:
+def build(
+    folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str, who: pwd.struct_passwd
+) -> dict[str, Any]:
     """The spec the supervisor reads. Refused: a folder outside the work folder, a shell that is not there."""
-    who = pwd.getpwuid(uid)
     cwd = os.path.normpath(os.path.join(folder.work, asked.get("working_dir") or "."))
     if cwd != folder.work and not cwd.startswith(folder.work + os.sep):
         raise RefusedError(
@@ -52,7 +52,7 @@ def build(folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str, 
         "gpus": gpus,
         "argv": argv,
         "cwd": cwd,
-        "uid": uid,
+        "uid": who.pw_uid,
         "gid": who.pw_gid,
         "user": who.pw_name,
         "max_duration_s": asked.get("max_duration_s"),

@@ -22,6 +22,7 @@ def host_json(view: HostView) -> dict[str, Any]:
         "address": host.address,
         "port": host.port,
         "user": host.user,
+        "login": host.login or host.user,
         "jumps": [{"address": hop.address, "port": hop.port, "user": hop.user} for hop in host.jumps or ()],
         "pool": host.pool,
         "region": host.region,

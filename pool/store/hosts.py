@@ -71,6 +71,12 @@ class Hosts:
         with writing(self._engine) as connection:
             connection.execute(update(hosts).where(hosts.c.id == host_id).values(reason=reason))
 
+    def set_login(self, host_id: str, login: str | None) -> Host:
+        """Keep whom links log in as; None for the user that the host was added with."""
+        with writing(self._engine) as connection:
+            connection.execute(update(hosts).where(hosts.c.id == host_id).values(login=login))
+        return self.get(host_id)
+
     def set_facts(self, host_id: str, facts: HostFacts) -> None:
         """Keep what the host's runner reported."""
         with writing(self._engine) as connection:
@@ -111,7 +117,7 @@ def _view(host: Host, taken: set[str] | frozenset[str], load: tuple[float, int, 
 
 
 def _to_row(host: Host) -> dict[str, Any]:
-    row = {name: getattr(host, name) for name in ("id", "name", "reason", *_EDITABLE)}
+    row = {name: getattr(host, name) for name in ("id", "name", "login", "reason", *_EDITABLE)}
     row |= {"status": str(host.status), "labels": dict(host.labels)}
     row["jumps"] = [asdict(jump) for jump in host.jumps or ()]
     return row | {"facts": asdict(host.facts) if host.facts else None}

@@ -64,6 +64,7 @@ hosts = Table(
     Column("price", Float, nullable=False),
     Column("jumps", JSON),
     Column("python", String),
+    Column("login", String),
     Column("status", String, nullable=False),
     Column("reason", String),
     Column("facts", JSON),

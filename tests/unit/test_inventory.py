@@ -160,7 +160,8 @@ def test_jump_hosts_are_checked_again(field: str, value: str) -> None:
     """As hosts are."""
     jump = replace(Jump("bastion", 22, "me", "/k"), **{field: f"/{value}" if field == "key" and value else value})
     if field == "key" and value in ("", "a b", "-oProxyCommand=id"):
-        return  # an absolute path is no option
+        assert inventory([replace(TARGET, jumps=(jump,))], {}), "an absolute path is no option"
+        return
     with pytest.raises(InputError):
         inventory([replace(TARGET, jumps=(jump,))], {})
 
@@ -171,7 +172,10 @@ def test_runner_variables() -> None:
     assert found["ansible_python_interpreter"] == found["runner_python"] == "/usr/bin/python3"
     assert (found["runner_scope"], found["runner_become"], found["runner_users"]) == ("system", True, ["ubuntu"])
     root = runner_variables(replace(FOUND, uid=0, user="root", sudo="root"), "/x")
-    assert (root["runner_become"], root["runner_users"]) == (False, [])
+    assert (root["runner_become"], root["runner_users"], root["runner_keys"]) == (False, [], [])
+    assert runner_variables(FOUND, "/x", ["ssh-ed25519 AAAA pool@head"])["runner_keys"] == [
+        "ssh-ed25519 AAAA pool@head"
+    ]
     assert runner_variables(replace(FOUND, scope="user"), "/x")["runner_become"] is False
     with pytest.raises(InputError):
         runner_variables(replace(FOUND, user="{{ x }}"), "/x")

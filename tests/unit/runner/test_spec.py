@@ -27,11 +27,11 @@ def folder(tmp_path: Path) -> JobFolder:
 
 
 def _build(folder: JobFolder, **asked: Any) -> dict[str, Any]:
-    return spec.build(folder, asked, ["GPU-1"], "p", UID)
+    return spec.build(folder, asked, ["GPU-1"], "p", ME)
 
 
-def _env(folder: JobFolder, gpus: list[str] | None = None, uid: int = UID, **asked: Any) -> dict[str, Any]:
-    return spec.environment(folder, asked, gpus or [], uid)
+def _env(folder: JobFolder, gpus: list[str] | None = None, who: pwd.struct_passwd = ME, **asked: Any) -> dict[str, Any]:
+    return spec.environment(folder, asked, gpus or [], who)
 
 
 def test_the_users_variables_win_over_the_pools_and_these_over_the_hosts(folder: JobFolder) -> None:
@@ -59,7 +59,7 @@ def test_another_user_gets_his_own_home_and_path(folder: JobFolder, monkeypatch:
     monkeypatch.setenv("HOME", "/runners/home")
     monkeypatch.setenv("PATH", "/runners/bin")
     other = next(who for who in pwd.getpwall() if who.pw_uid != UID)
-    env = _env(folder, uid=other.pw_uid)
+    env = _env(folder, who=other)
     assert (env["HOME"], env["USER"], env["LOGNAME"]) == (other.pw_dir, other.pw_name, other.pw_name)
     assert env["PATH"].endswith("/sbin:/bin")
     assert (_env(folder)["HOME"], _env(folder)["PATH"]) == ("/runners/home", "/runners/bin")
