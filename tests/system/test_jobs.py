@@ -12,8 +12,8 @@ _UNTIL_TOLD = "echo begun; until [ -e ~/go-{0} ]; do sleep 0.1; done; rm ~/go-{0
 _DAEMON = "setsid env -i sh -c 'trap \"\" TERM INT HUP; exec sleep 1000' & disown"
 
 
-def test_a_job_is_a_unit_under_the_login_user(site: Site) -> None:
-    """`pool-job-…` in pool.slice; its processes are the user's and have no capability; nothing of it stays."""
+def test_a_job_is_a_unit_under_the_account(site: Site) -> None:
+    """`pool-job-…` in pool.slice; its processes are the account's and have no capability; nothing of it stays."""
     name = site.run("unit", f"id -un; echo $HOME; umask; pwd -P; {_UNTIL_TOLD.format('unit', 7)}", host="node1")
     unit = site.unit_of(name)
     assert site.on("node1", f"systemctl show --property=Slice --value {unit}") == "pool.slice"
@@ -21,13 +21,13 @@ def test_a_job_is_a_unit_under_the_login_user(site: Site) -> None:
     main = site.on("node1", f"systemctl show --property=MainPID --value {unit}")
     owners = {pid: site.on("node1", f"stat --format=%U /proc/{pid} 2>&-", check=False) for pid in pids}
     assert owners.pop(main) == "root"
-    assert set(owners.values()) - {""} == {"debian"}
+    assert set(owners.values()) - {""} == {"pool"}
     site.until_logged(name, b"begun")
-    site.on("node1", "touch /home/debian/go-unit; chown debian /home/debian/go-unit")
+    site.on("node1", "touch /var/lib/pool-runner/home/go-unit; chown pool /var/lib/pool-runner/home/go-unit")
     job = site.end_of(name)
     assert (job["status"], job["exit_code"]) == ("failed", 7)
     user, home, umask, folder, *rest = site.log(name).decode().splitlines()
-    assert (user, home, umask, rest) == ("debian", "/home/debian", "0022", ["begun", "told"])
+    assert (user, home, umask, rest) == ("pool", "/var/lib/pool-runner/home", "0022", ["begun", "told"])
     assert folder.startswith("/var/lib/pool-runner/jobs/")
     until(lambda: not site.unit_pids("node1", unit), "the end of the unit")
     assert site.on("node1", "systemctl --failed --no-legend --plain") == ""
@@ -66,7 +66,7 @@ def test_a_job_outlives_the_runner_and_sshd(site: Site) -> None:
         until(lambda: site.job("outlives")["shown"] == "running", f"a running job after: {harm}")
     assert site.on("node1", main) == supervisor
     assert site.listed()["node1"]["gpus_free"] == 1
-    site.on("node1", "touch /home/debian/go-outlives; chown debian /home/debian/go-outlives")
+    site.on("node1", "touch /var/lib/pool-runner/home/go-outlives; chown pool /var/lib/pool-runner/home/go-outlives")
     job = site.end_of("outlives")
     assert (job["status"], job["exit_code"]) == ("failed", 3)
     assert site.log("outlives") == b"begun\ntold\n"
