@@ -5,9 +5,11 @@ There the key runs the bridge to the runner and nothing else, so what a person's
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import tempfile
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,12 +31,12 @@ def own_key(folder: str) -> str:
     path = os.path.join(folder, _FILE)
     if not os.path.exists(path):
         made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        fresh = path + ".new"
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_FILE) as file:  # of mode 0600
             file.write(made)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+            with contextlib.suppress(FileExistsError):  # hosts added side by side: the first one's key is everyone's
+                os.link(file.name, path)
     return path
 
 
