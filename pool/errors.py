@@ -43,6 +43,10 @@ class PoolError(Exception):
         self.details = details
         super().__init__(self.message)
 
+    def reason(self, host: str) -> str:
+        """The message without the name of the host that it begins with, for where that is shown anyway."""
+        return self.message.removeprefix(f"{host}: ")
+
     def to_json(self) -> dict[str, Any]:
         """The error as the server sends it: `{"error", "message", "hint", "details"}`."""
         return {

@@ -175,8 +175,7 @@ class _Kept:
 
     def failed(self, error: PoolError) -> None:
         with self._usable:
-            self._ready, self._error = False, error
-            self.reason = str(error).removeprefix(f"{self.host.name}: ")  # a list of hosts shows the name anyway
+            self._ready, self._error, self.reason = False, error, error.reason(self.host.name)
             self._usable.notify_all()
 
     def lost(self, reason: str) -> None:

@@ -118,12 +118,13 @@ def converge(
         zipapp = os.path.join(ctx.folder, "ansible", "runner.pyz")
         os.makedirs(os.path.dirname(zipapp), mode=0o700, exist_ok=True)
         build_runner(zipapp)
+        keys = [public_key(ctx.folder)]
         outcomes = run_playbook(
             "host.yml",
             [target_of(each.host) for each in entered],
             known_hosts=known_hosts(ctx),
             log=log,
-            variables={each.host.name: _variables(ctx, each, manner, zipapp) for each in entered},
+            variables={each.host.name: _variables(each, manner, zipapp, keys) for each in entered},
             on_event=on_step if manner.dry_run else finish.take,
             check=manner.dry_run,
             timeout_s=_ALL_S,
@@ -168,7 +169,7 @@ class _Finish:
             return self._errors.get(host.name)
         if error is not None:
             error = _with_leftover(self._ctx, host, error)
-            self._ctx.store.hosts.move(host.id, HostStatus.BROKEN, reason_of(host, error))
+            self._ctx.store.hosts.move(host.id, HostStatus.BROKEN, error.reason(host.name))
         return error
 
     def _begin(self, host: Host) -> None:
@@ -191,7 +192,7 @@ class _Finish:
         except Exception as error:
             self._errors[host.name] = told(host, error)
             ctx.keeper.drop(host.id)
-            ctx.store.hosts.move(host.id, HostStatus.BROKEN, reason_of(host, self._errors[host.name]))
+            ctx.store.hosts.move(host.id, HostStatus.BROKEN, self._errors[host.name].reason(host.name))
         ctx.bell.ring()
 
 
@@ -226,11 +227,6 @@ def told(host: Host, error: Exception) -> PoolError:
     return PoolError(f"{host.name}: the server stumbled: {error!r}", hint="see server.log in the state folder")
 
 
-def reason_of(host: Host, error: PoolError) -> str:
-    """What an error says about the host, without the name that a list of hosts shows anyway."""
-    return str(error).removeprefix(f"{host.name}: ")
-
-
 def _enter(ctx: Context, host: Host, manner: Manner, on_step: Callable[[StepEvent], None]) -> Entered:
     """Look at a host of the pool; it becomes `provisioning` unless this is a dry run."""
     entered = look_and_plan(ctx, host, None, manner, on_step)
@@ -240,11 +236,11 @@ def _enter(ctx: Context, host: Host, manner: Manner, on_step: Callable[[StepEven
     return entered
 
 
-def _variables(ctx: Context, each: Entered, manner: Manner, zipapp: str) -> dict[str, Any]:
+def _variables(each: Entered, manner: Manner, zipapp: str, keys: Sequence[str]) -> dict[str, Any]:
     variables: dict[str, Any] = {"pool_skip": sorted(manner.skip)}
     if manner.reboot:
         variables["nvidia_driver_reboot"] = "when_idle"
-    return runner_variables(each.found, zipapp, [public_key(ctx.folder)]) | variables
+    return runner_variables(each.found, zipapp, keys) | variables
 
 
 def _settle_login(ctx: Context, host: Host, scope: Scope) -> tuple[Host, str]:
@@ -252,15 +248,14 @@ def _settle_login(ctx: Context, host: Host, scope: Scope) -> tuple[Host, str]:
 
     With it, what a person should know where it has none.
     """
-    wished = replace(host, login=ACCOUNT if scope == "system" else None)
-    said = ""
-    if wished.login:
+    login, said = None, ""
+    if scope == "system":
         try:
-            connect(link_target(ctx, wished), known_hosts(ctx)).close()
+            connect(link_target(ctx, replace(host, login=ACCOUNT)), known_hosts(ctx)).close()
+            login = ACCOUNT
         except AuthenticationError:
-            wished = replace(host, login=None)
             said = f"as {host.user}, for sshd does not let {ACCOUNT} in with this server's key"
-    return ctx.store.hosts.set_login(host.id, wished.login), said
+    return ctx.store.hosts.set_login(host.id, login), said
 
 
 def _await_link(ctx: Context, host: Host) -> None:
@@ -272,7 +267,7 @@ def _await_link(ctx: Context, host: Host) -> None:
             return
         except UnreachableError as error:
             if time.monotonic() > deadline:
-                why = f"{host.name}: its runner did not answer within {_LINK_S:.0f} s: {reason_of(host, error)}"
+                why = f"{host.name}: its runner did not answer within {_LINK_S:.0f} s: {error.reason(host.name)}"
                 raise UnreachableError(why, hint=f"pool doctor {host.name}", host=host.name) from error
         time.sleep(0.2)
 

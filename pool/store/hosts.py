@@ -43,8 +43,7 @@ class Hosts:
     def edit(self, host: Host) -> None:
         """Change a host in place: all but its id, name, status, reason and facts."""
         row = _to_row(host)
-        with writing(self._engine) as connection:
-            connection.execute(update(hosts).where(hosts.c.id == host.id).values({k: row[k] for k in _EDITABLE}))
+        self._set(host.id, **{name: row[name] for name in _EDITABLE})
 
     def all(self) -> list[Host]:
         """Every host that was not removed, by name."""
@@ -68,19 +67,16 @@ class Hosts:
 
     def explain(self, host_id: str, reason: str | None) -> None:
         """Change why a host stands as it does."""
-        with writing(self._engine) as connection:
-            connection.execute(update(hosts).where(hosts.c.id == host_id).values(reason=reason))
+        self._set(host_id, reason=reason)
 
     def set_login(self, host_id: str, login: str | None) -> Host:
         """Keep whom links log in as; None for the user that the host was added with."""
-        with writing(self._engine) as connection:
-            connection.execute(update(hosts).where(hosts.c.id == host_id).values(login=login))
+        self._set(host_id, login=login)
         return self.get(host_id)
 
     def set_facts(self, host_id: str, facts: HostFacts) -> None:
         """Keep what the host's runner reported."""
-        with writing(self._engine) as connection:
-            connection.execute(update(hosts).where(hosts.c.id == host_id).values(facts=asdict(facts)))
+        self._set(host_id, facts=asdict(facts))
 
     def views(self, foreign: Mapping[str, frozenset[str]]) -> list[HostView]:
         """Every host with what of it is free; `foreign`: by host id, GPUs that another pool holds there."""
@@ -96,6 +92,10 @@ class Hosts:
         return [
             _view(host, taken | foreign.get(host.id, frozenset()), loads.get(host.id, (0, 0, 0))) for host in self.all()
         ]
+
+    def _set(self, host_id: str, **values: Any) -> None:
+        with writing(self._engine) as connection:
+            connection.execute(update(hosts).where(hosts.c.id == host_id).values(values))
 
     def _one(self, where: Any, asked: str) -> Host:
         with self._engine.connect() as connection:
