@@ -16,6 +16,8 @@ from pool.lab.system import SystemLab
 from tests.conftest import REPOSITORY, Cli, Result
 
 T = TypeVar("T")
+#: Where jobs without a container are at home.
+JOBS_HOME = "/var/lib/pool-runner/home"
 #: How long anything may take that takes seconds: machines that run tests are slow at times.
 PATIENCE_S = 120.0
 #: Prints everything on a host that adding it might change, one line a thing.
@@ -146,6 +148,11 @@ class Site:
         rc, said = self.lab.execute(name, "sh", "-c", script, timeout=timeout)
         assert rc == 0 or not check, f"{script} on {name}: exit code {rc}: {said}"
         return said.strip()
+
+    def make_in_jobs_home(self, host: str, name: str) -> None:
+        """Make an empty file in the home of the host's jobs, which they may remove."""
+        path = f"{JOBS_HOME}/{name}"
+        self.on(host, f"touch {path}; chown pool {path}")
 
     def unit_of(self, name: str, rank: int = 0) -> str:
         """The unit of a rank's job."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tests.system.site import Site, until
+from tests.system.site import JOBS_HOME, Site, until
 
 _WHO = """
 id -un; echo "$HOME"; touch "$HOME/mine" && echo writes its home
@@ -17,15 +17,17 @@ _ONLY_DEBIAN = "echo AllowUsers debian > /etc/ssh/sshd_config.d/only.conf && sys
 _ANYONE = "rm -f /etc/ssh/sshd_config.d/only.conf && systemctl reload ssh"
 
 
-def _with_the_servers_key(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    """OpenSSH as anyone would use it who has got hold of the server's key."""
+def _with_the_servers_key(
+    site: Site, program: str, *options: str, command: Sequence[str] = (), said: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """ssh or sftp as anyone would use it who has got hold of the server's key; `said` to its stdin."""
     host, folder = site.hosts["node1"], site.cli.env["POOL_STATE_DIR"]
-    options = [f"UserKnownHostsFile={folder}/known_hosts", "StrictHostKeyChecking=yes", "BatchMode=yes"]
-    argv = ["ssh", "-F", "none", "-i", os.path.join(folder, "id_ed25519")]
-    argv += [word for option in options for word in ("-o", option)]
+    ours = [f"UserKnownHostsFile={folder}/known_hosts", "StrictHostKeyChecking=yes", "BatchMode=yes"]
+    argv = [program, "-F", "none", "-i", os.path.join(folder, "id_ed25519")]
+    argv += [word for option in ours for word in ("-o", option)]
     return subprocess.run(
-        [*argv, *words[:-1], f"pool@{host.address}", *words[-1:]],
-        stdin=subprocess.DEVNULL,
+        [*argv, *options, f"pool@{host.address}", *command],
+        input=said,
         capture_output=True,
         encoding="latin-1",
         timeout=60,
@@ -49,7 +51,7 @@ def test_servers_log_in_as_the_account_and_jobs_run_as_it(site: Site) -> None:
     assert site.end_of("who")["status"] == "done"
     assert site.log("who").decode().splitlines() == [
         "pool",
-        "/var/lib/pool-runner/home",
+        JOBS_HOME,
         "writes its home",
         "lets nobody in",
     ]
@@ -58,18 +60,19 @@ def test_servers_log_in_as_the_account_and_jobs_run_as_it(site: Site) -> None:
 def test_its_key_opens_the_runner_and_nothing_else(site: Site) -> None:
     """No program but the bridge, no forwarding, no files."""
     assert site.listed()["node1"]["login"] == "pool"
-    asked = _with_the_servers_key(site, "id")
+    asked = _with_the_servers_key(site, "ssh", command=["id"])
     assert (asked.returncode, "uid=" in asked.stdout + asked.stderr) == (0, False), asked
-    forwarded = _with_the_servers_key(site, "-W", "127.0.0.1:22", "")
+    forwarded = _with_the_servers_key(site, "ssh", "-W", "127.0.0.1:22")
     assert forwarded.returncode != 0
     assert "administratively prohibited" in forwarded.stderr, forwarded
-    files = _with_the_servers_key(site, "-s", "sftp")
-    assert "uid=" not in files.stdout
+    files = _with_the_servers_key(site, "sftp", "-b", "-", said="ls /etc\n")
+    assert files.returncode != 0
+    assert "/etc/passwd" not in files.stdout, files
     assert not site.on("node1", "pgrep -u pool sftp-server", check=False)
 
 
 def test_where_sshd_lets_the_account_in_no_longer(site: Site) -> None:
-    """The host is unreachable and says what to type; that links as the login user, jobs run as before, and it heals."""
+    """The host is unreachable and says why; provisioned again it is linked as the login user; jobs run as before."""
     with _shut(site):
         until(lambda: site.listed()["node1"]["status"] == "unreachable", "an unreachable node1")
         told = site.cli("ps").stderr

@@ -48,7 +48,7 @@ def test_a_host_that_is_silent_keeps_its_jobs(site: Site) -> None:
     for name, host in (("frozen", "node1"), ("cut-off", "node2")):
         until(lambda host=host: site.listed()[host]["status"] == "ready", f"{host} ready")
         until(lambda name=name: site.job(name)["shown"] == "running", f"{name} running")
-        site.on(host, "touch /var/lib/pool-runner/home/go; chown pool /var/lib/pool-runner/home/go")
+        site.make_in_jobs_home(host, "go")
         job = site.end_of(name)
         assert (job["status"], job["exit_code"]) == ("done", 0)
         *numbers, last = site.log(name).decode().split()
@@ -65,6 +65,6 @@ def test_a_runner_that_hangs_is_restarted(site: Site) -> None:
     site.on("node1", f"kill -STOP {before}")
     until(lambda: site.on("node1", main) not in ("0", before), "another runner")
     until(lambda: site.listed()["node1"]["status"] == "ready", "the link")
-    site.on("node1", "touch /var/lib/pool-runner/home/go-hangs; chown pool /var/lib/pool-runner/home/go-hangs")
+    site.make_in_jobs_home("node1", "go-hangs")
     job = site.end_of("hangs")
     assert (job["status"], job["exit_code"]) == ("failed", 6)

@@ -23,7 +23,7 @@ def test_a_job_is_a_unit_under_the_account(site: Site) -> None:
     assert owners.pop(main) == "root"
     assert set(owners.values()) - {""} == {"pool"}
     site.until_logged(name, b"begun")
-    site.on("node1", "touch /var/lib/pool-runner/home/go-unit; chown pool /var/lib/pool-runner/home/go-unit")
+    site.make_in_jobs_home("node1", "go-unit")
     job = site.end_of(name)
     assert (job["status"], job["exit_code"]) == ("failed", 7)
     user, home, umask, folder, *rest = site.log(name).decode().splitlines()
@@ -66,7 +66,7 @@ def test_a_job_outlives_the_runner_and_sshd(site: Site) -> None:
         until(lambda: site.job("outlives")["shown"] == "running", f"a running job after: {harm}")
     assert site.on("node1", main) == supervisor
     assert site.listed()["node1"]["gpus_free"] == 1
-    site.on("node1", "touch /var/lib/pool-runner/home/go-outlives; chown pool /var/lib/pool-runner/home/go-outlives")
+    site.make_in_jobs_home("node1", "go-outlives")
     job = site.end_of("outlives")
     assert (job["status"], job["exit_code"]) == ("failed", 3)
     assert site.log("outlives") == b"begun\ntold\n"
