@@ -122,3 +122,13 @@ def test_nothing_relies_on_facts_of_ansible(role: str) -> None:
     """The playbooks gather none, which saves seconds a host; what a role needs to know it looks up itself."""
     for path, task in tasks(role):
         assert "ansible_facts" not in str(task) and "ansible_distribution" not in str(task), f"{path}: {task['name']}"
+
+
+@pytest.mark.parametrize("role", [name for name in NAMES if name not in {*INNER, "pool_server"}])
+def test_what_is_verified_is_what_pool_doctor_checks(role: str) -> None:
+    """A role's end, its scenarios and playbooks/check.yml, which `pool doctor` runs, share tasks/verify.yml."""
+    included = {path.name for path, task in tasks(role) if "'verify.yml'" in str(task)}
+    assert {"check.yml", "present.yml"} <= included
+    assert f"'name': '{role}', 'tasks_from': 'check'" in str(read(REPOSITORY / "playbooks/check.yml"))
+    for path in sorted((ROLES / role).glob("molecule/*/verify.yml")):
+        assert f"'name': '{role}', 'tasks_from': 'verify'" in str(read(path)), path

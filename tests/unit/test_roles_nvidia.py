@@ -314,3 +314,17 @@ def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "root")
     said = play(tmp_path, str(playbook), {"typo": (machine, {"nvidia_driver_flavour": "open"})}, "--check")
     assert "nvidia_driver has no such variable: nvidia_driver_flavour" in said, said
+
+
+def test_a_role_that_reads_less_takes_nothing_away(tmp_path: Path) -> None:
+    """The toolkit's role has Docker's role look at Docker alone, and asks for the cards after that."""
+    playbook = tmp_path / "host.yml"
+    look = {"name": "Look", "ansible.builtin.include_role": {"name": "look"}}
+    root = "{{ nvidia_driver_root }}"
+    looks = [look | {"vars": {"look_root": root, "look_parts": [part]}} for part in ("nvidia", "docker")]
+    said_of = "{{ look_facts.nvidia.gpus | length }} cards, {{ look_facts.docker.containers }}"
+    say = {"ansible.builtin.debug": {"msg": said_of}}
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [*looks, say]}]))
+    machine = Machine(tmp_path / "root").cards(A100, A100)
+    said = play(tmp_path, str(playbook), {"two": (machine, {})})
+    assert '"msg": "2 cards, 0"' in said, said
