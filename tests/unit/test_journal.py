@@ -149,6 +149,33 @@ def test_files(host: Host) -> None:
     assert old.stat().st_mode & 0o777 == 0o750
 
 
+def test_a_file_that_another_uses_is_kept(host: Host) -> None:
+    """The key of DKMS goes with DKMS: while it builds someone's modules it signs with that."""
+    key, user = host.etc / "mok.key", host.root / "dkms"
+    change = {"kind": "file", "path": str(key), "unless": str(user)}
+    for theirs in (True, False):
+        host("note", change)
+        key.write_text("made since")
+        user.write_text("") if theirs else user.unlink()
+        assert host("undo")["kept"] == ([f"{key}: {user} uses it"] if theirs else [])
+        assert key.exists() == theirs
+        key.unlink(missing_ok=True)
+
+
+def test_a_unit_that_failed_is_forgotten_with_its_package(host: Host) -> None:
+    """systemd lists it as failed until the machine boots anew; one whose unit is still there keeps its state."""
+    systemctl = f'[ "$1 $3" = "list-unit-files kept.service" ] && echo $3; echo "systemctl $*" >> {host.root}/said'
+    host.tool(host.root / "bin/systemctl", systemctl)
+    host("begin")
+    host.install("docker.io")
+    host("end")
+    host("note", {"kind": "unit", "name": "kept.service"}, {"kind": "unit", "name": "gone.service"})
+    host("undo")
+    said = (host.root / "said").read_text().splitlines()
+    assert [line for line in said if "reset-failed" in line] == ["systemctl reset-failed gone.service"]
+    assert said.index("systemctl daemon-reload") < said.index("systemctl reset-failed gone.service")
+
+
 def test_json_goes_back_by_key(host: Host) -> None:
     """Keys that we set and that are still so; what others set since stays, whoever is undone first."""
     path = host.etc / "daemon.json"

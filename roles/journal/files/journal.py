@@ -15,8 +15,9 @@ manual    names                      packages that were there as dependencies on
 user, group  name                    made (by a package's own scripts, or noted)
 member    user group                 put into a group
 etc       paths                      new below /etc, and left there by the packages when they go
-file      path before tree           before: null, or mode, owner and content of what is written over;
-                                     a folder goes when it is empty, or with all that is in it when `tree`
+file      path before tree unless    before: null, or mode, owner and content of what is written over;
+                                     a folder goes when it is empty, or with all that is in it when `tree`;
+                                     it is kept where `unless`, a path, is there: what uses it
 json      path before after          only the keys that were changed go back, where they still are as we set them
 unit      name enabled active        as it was
 hold      name                       a package put on hold
@@ -131,6 +132,7 @@ class Journal:
             return
         if any(line["kind"] == "packages" or "/systemd/" in line.get("path", "") for line in lines):
             _run(["systemctl", "daemon-reload"])
+            _forget([line["name"] for line in lines if line["kind"] == "unit"])
         if left:
             self._write(self.path, "".join(json.dumps(line) + "\n" for line in left))
             return
@@ -309,6 +311,8 @@ def _undo_etc(line):
 
 def _undo_file(line):
     path, before = line["path"], line["before"]
+    if os.path.exists(line.get("unless", "")):
+        return ["%s: %s uses it" % (path, line["unless"])]
     now = _kept_file(path)
     if before is None:
         _remove(path, tree=line.get("tree", False))
@@ -327,6 +331,7 @@ def _undo_file(line):
             os.chmod(fresh, before["mode"])
         os.lchown(fresh, before["uid"], before["gid"])
         os.replace(fresh, path)
+    return []
 
 
 def _undo_json(line):
@@ -380,6 +385,13 @@ def _undo_unit(line):
         _checked(["systemctl", "stop", name])
     if not line["enabled"]:
         _checked(["systemctl", "disable", name])
+
+
+def _forget(names):
+    """A unit that failed is listed for as long as the machine runs, when its package is long gone."""
+    for name in names:
+        if not _output(["systemctl", "list-unit-files", "--no-legend", name]):
+            _run(["systemctl", "reset-failed", name])
 
 
 def _is_held(line):
