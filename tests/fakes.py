@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pool.errors import HostError, ProvisionError
@@ -23,7 +23,7 @@ class PlaybookCall:
 
 @dataclass
 class FakePlaybook:
-    """`run_playbook` without Ansible: every host takes the same steps, and those in `failures` fail at one of them."""
+    """`run_playbook` without Ansible: every host takes the steps, each with its name for a tag; `failures` fail."""
 
     steps: Sequence[str] = ("Copy the program", "Start the runner")
     changes: frozenset[str] = frozenset()  #: steps that change something
@@ -41,19 +41,26 @@ class FakePlaybook:
         on_event: Callable[[StepEvent], None],
         cancelled: Callable[[], bool] = lambda: False,
         check: bool = False,
+        skip: Collection[str] = (),
         timeout_s: float = 3600,
     ) -> dict[str, Outcome]:
         """Take the steps on each host in turn."""
         find_playbook(playbook)
         inventory(targets, variables)
         self.calls.append(PlaybookCall(playbook, tuple(targets), variables, check))
-        return {target.name: self._one(target.name, log, on_event, cancelled) for target in targets}
+        steps = [step for step in self.steps if step not in skip]
+        return {target.name: self._one(target.name, steps, log, on_event, cancelled) for target in targets}
 
     def _one(
-        self, host: str, log: str, on_event: Callable[[StepEvent], None], cancelled: Callable[[], bool]
+        self,
+        host: str,
+        steps: Sequence[str],
+        log: str,
+        on_event: Callable[[StepEvent], None],
+        cancelled: Callable[[], bool],
     ) -> Outcome:
         changed = 0
-        for step in self.steps:
+        for step in steps:
             if cancelled():
                 error = ProvisionError(f"{host}: interrupted during: {step}", host=host, step=step, log=log)
                 return Outcome(host, False, changed, step, error, log)

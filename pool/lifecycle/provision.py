@@ -25,7 +25,7 @@ from pool.lifecycle.visit import log_path, look_closely
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
 from pool.provision.progress import StepEvent
-from pool.provision.survey import Step, plan
+from pool.provision.survey import Step, left_out, plan
 from pool.provision.zipapp import build_runner
 from pool.ssh.connection import connect
 from pool.ssh.identity import ACCOUNT, public_key
@@ -127,6 +127,7 @@ def converge(
             variables={each.host.name: _variables(each, manner, zipapp, keys) for each in entered},
             on_event=on_step if manner.dry_run else finish.take,
             check=manner.dry_run,
+            skip=frozenset.intersection(*(left_out(each.found, manner.skip) for each in entered)),
             timeout_s=_ALL_S,
         )
     except Exception as error:  # whatever it is, no host may stay as if it were still being added

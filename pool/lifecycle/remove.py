@@ -14,6 +14,7 @@ from pool.lifecycle.visit import log_path, look_around
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
 from pool.provision.progress import StepEvent
+from pool.provision.survey import left_out
 from pool.runner.frames import MAX_BODY
 from pool.states import HostStatus, JobStatus
 
@@ -124,6 +125,7 @@ def _undo(ctx: Context, host: Host, on_step: Callable[[StepEvent], None]) -> Non
         log=log_path(ctx, "rm"),
         variables={host.name: runner_variables(seen, zipapp="")},
         on_event=on_step,
+        skip=left_out(seen),
     )[host.name]
     if outcome.error is not None:
         ctx.keeper.keep(host)

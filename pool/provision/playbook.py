@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import queue
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, TextIO
 
 from pool.errors import InputError, ProvisionError
@@ -53,6 +54,7 @@ class RunPlaybook(Protocol):
         on_event: Callable[[StepEvent], None],
         cancelled: Callable[[], bool] = ...,
         check: bool = False,
+        skip: Collection[str] = (),
         timeout_s: float = 3600,
     ) -> dict[str, Outcome]:
         """See `run_playbook`."""
@@ -68,6 +70,7 @@ def run_playbook(
     on_event: Callable[[StepEvent], None],
     cancelled: Callable[[], bool] = lambda: False,
     check: bool = False,
+    skip: Collection[str] = (),
     timeout_s: float = 3600,
 ) -> dict[str, Outcome]:
     """Run `playbook` (a file of playbooks/, or an absolute path) on `targets`; each host's outcome by its name.
@@ -75,7 +78,8 @@ def run_playbook(
     A host's failure is in its outcome, never an exception, and does not hold up the others. `variables` are by host
     name; `on_event` is called from one other thread, in order, and an exception from it stops the run and comes out
     here. `cancelled` is asked every second; a run that is given up ends its steps on the hosts too, but for a package
-    manager. `log` gets the whole of Ansible's output, appended.
+    manager. Steps with a tag in `skip` are left out, which costs less than a `when` of each on each host. `log` gets
+    the whole of Ansible's output, appended.
 
     Raises InputError for values that may not stand in an inventory, ProvisionError when Ansible is not installed.
     """
@@ -92,7 +96,12 @@ def run_playbook(
         # ansible-runner takes its settings from this file only; it looks for a cancellation this often.
         _write(folder, "env/settings", json.dumps({"pexpect_timeout": 1, "suppress_ansible_output": True}))
         environment = _environment(folder, path, pins, targets)
-        arguments = "--check --diff" if check else ""
+        arguments = shlex.join(
+            [
+                *(("--check", "--diff") if check else ()),
+                *(("--skip-tags", ",".join(sorted(skip))) if skip else ()),
+            ]
+        )
         with _open_log(log) as file:
             return _run(
                 folder, path, environment, arguments, Progress(targets, log, on_event), file, cancelled, timeout_s

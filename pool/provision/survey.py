@@ -69,6 +69,11 @@ class Step:
     todo: str  #: what will be done
 
 
+def left_out(found: Preflight, skip: Collection[str] = ()) -> frozenset[str]:
+    """The roles that do nothing on a host: those of `skip`, and without root all but the runner. Pure."""
+    return frozenset(role for role in ROLES if role in skip or (found.scope == "user" and role != "runner"))
+
+
 def survey(name: str, found: Preflight, execute: Execute) -> Survey:
     """Look at the host `name`, as root where that can be; nothing is changed. ProvisionError for a senseless answer."""
     with open(os.path.join(content(), "roles", "look", "files", "look.py"), "rb") as file:

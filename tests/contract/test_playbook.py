@@ -31,6 +31,7 @@ PLAYBOOK = """
     - name: Second.
       ansible.builtin.command: dd if=/dev/zero of={{ into }} count=1
       changed_when: false
+      tags: [Second]
 """
 
 Play = Callable[..., dict[str, Outcome]]
@@ -87,6 +88,14 @@ def test_every_host_takes_every_step(play: Play) -> None:
             ("Second", "ok"),
         ]
     assert all(event.seconds > 0 for event in events if event.status != "started")
+
+
+def test_steps_that_are_left_out(play: Play) -> None:
+    """A step with a tag that is skipped is not taken, and nothing is told of it."""
+    events: list[StepEvent] = []
+    outcomes = play(failing=("gpu2",), skip={"Second"}, on_event=events.append)
+    assert all(outcome.ok for outcome in outcomes.values())
+    assert {event.step for event in events} == {"First"}
 
 
 def test_one_host_fails(play: Play) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pool.errors import ProvisionError
 from pool.provision.playbook import content
 from pool.provision.preflight import Preflight
-from pool.provision.survey import Survey, plan, read, survey
+from pool.provision.survey import Survey, left_out, plan, read, survey
 
 FOUND = Preflight("/usr/bin/python3", (3, 11, 2), 1000, "ubuntu", "/home/ubuntu", "passwordless", True, 6000, "system")
 SEEN = Survey(
@@ -79,7 +79,10 @@ def test_what_a_person_should_see(seen: Survey, what: str, expected: tuple[str |
 def test_what_is_left_out() -> None:
     """A role that was skipped says so; without root only the runner is installed."""
     assert planned(skip=("docker",))["docker"][1] == "left out (--skip)"
-    user = planned(found=replace(FOUND, scope="user", sudo="none"))
+    assert left_out(FOUND, ("docker",)) == {"docker"}
+    rootless = replace(FOUND, scope="user", sudo="none")
+    assert left_out(rootless) == {"nvidia_driver", "docker", "nvidia_container_toolkit"}
+    user = planned(found=rootless)
     assert {user[what][1] for what in ("driver", "docker", "toolkit")} == {"left out: it needs systemd and root"}
     assert user["runner"][1] == "install, as a process of ubuntu"
     assert user["login"][0] == "ubuntu, there is no sudo; Python 3.11.2"
