@@ -2,6 +2,7 @@
 
 serve       run the runner in the foreground (the systemd unit's command)
 start       run it detached unless it runs         stop     end it; jobs run on
+start FILE… the same, and anew where it has run since before one of these files was written
 restart     stop, then start                       status   one JSON line; exit 3 when it does not run
 drain       take no new jobs; running ones go on   undrain  take jobs again; both have --help
 facts       what servers see of this host          version  print the version
@@ -39,7 +40,9 @@ def main(argv: list[str]) -> int:
         from pool.runner import typed
 
         return typed.main(state, verb, rest)
-    verbs = {"serve": _serve, "start": _start, "stop": _stop, "restart": _restart, "bridge": _bridge}
+    if verb == "start":
+        return _start(state, rest)
+    verbs = {"serve": _serve, "stop": _stop, "restart": _restart, "bridge": _bridge}
     if verb not in verbs or rest:
         sys.stderr.write("pool-runner: unknown verb {}\n".format(" ".join([verb, *rest])))
         return 2
@@ -52,11 +55,14 @@ def _serve(state: str) -> int:
     return daemon.serve(state)
 
 
-def _start(state: str) -> int:
+def _start(state: str, files: list[str]) -> int:
     from pool.runner import daemon
 
-    if daemon.running(state):
+    runs = daemon.running(state)
+    if runs and not daemon.is_older(state, files):
         return 0
+    if runs and not daemon.stop(state):
+        return 1
     daemon.detach(state)
     deadline = time.monotonic() + 10.0
     while not daemon.running(state):
@@ -64,6 +70,7 @@ def _start(state: str) -> int:
             sys.stderr.write("pool-runner: did not start; see {}\n".format(os.path.join(state, "runner.log")))
             return 1
         time.sleep(0.02)
+    sys.stdout.write("started anew\n" if runs else "started\n")
     return 0
 
 
@@ -74,7 +81,7 @@ def _stop(state: str) -> int:
 
 
 def _restart(state: str) -> int:
-    return _stop(state) or _start(state)
+    return _stop(state) or _start(state, [])
 
 
 def _bridge(state: str) -> int:

@@ -231,6 +231,12 @@ def running(state: str) -> dict[str, Any] | None:
     return who if processes.alive(who) else None
 
 
+def is_older(state: str, files: list[str]) -> bool:
+    """True when the runner of `state` has run since before one of `files` was written."""
+    since = os.stat(os.path.join(state, "daemon.json")).st_mtime_ns
+    return any(os.stat(path).st_mtime_ns > since for path in files)
+
+
 def stop(state: str, wait_s: float = 10.0) -> bool:
     """End the runner of `state`; its jobs run on. False when it does not go."""
     who = running(state)

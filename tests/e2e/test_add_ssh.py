@@ -111,8 +111,8 @@ def test_two_at_once_and_again(cli: Cli, machine: Machine, tmp_path: Path) -> No
         assert f"{host.fingerprint} (known to your ssh)" in first.stderr
         assert re.search(rf"{host.address}  Copy the program  changed  \d+\.\ds", first.stderr), first
         assert f"{host.address} is ready" in first.stderr
-    began = [first.stderr.index(f"{host.address}  Look for an installed runner") for host in (one, two)]
-    ended = [first.stderr.index(f"{host.address}  Wait until the runner serves") for host in (one, two)]
+    began = [first.stderr.index(f"{host.address}  Make the folders") for host in (one, two)]
+    ended = [first.stderr.index(f"{host.address}  Start the runner") for host in (one, two)]
     assert max(began) < min(ended), first
     known = hosts(cli)
     assert {name: host["status"] for name, host in known.items()} == {one.address: "ready", two.address: "ready"}

@@ -39,6 +39,27 @@ def bridge(host: RunnerHost) -> Bridge:
     return host.connect()
 
 
+# -- starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_runner_is_started_anew_when_its_program_is_newer(host: RunnerHost, bridge: Bridge) -> None:
+    """`start FILE`: nothing while the runner is younger than the file, and a job runs on when it is not."""
+
+    def start() -> str:
+        argv = host.argv("start", os.path.join(host.folder, "runner.pyz"))
+        return subprocess.run(argv, env=host.env, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    bridge.run("j", "sleep 1000")
+    first = host.runner_pid()
+    assert (start(), host.runner_pid()) == ("", first)
+    os.utime(os.path.join(host.folder, "runner.pyz"))
+    assert start() == "started anew\n"
+    assert host.runner_pid() != first
+    assert (start(), len(host.alive("j")) > 0) == ("", True)
+    assert subprocess.run(host.argv("stop"), env=host.env, timeout=60, check=False).returncode == 0
+    assert start() == "started\n"
+
+
 # -- once -------------------------------------------------------------------------------------------------------------
 
 
