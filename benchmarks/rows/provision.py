@@ -13,7 +13,8 @@ from benchmarks.row import Row, Target, timed
 from benchmarks.world import REPOSITORY, World, Worlds
 from pool.provision.inventory import inventory, runner_variables, ssh_arguments
 from pool.provision.playbook import run_playbook
-from pool.provision.preflight import preflight
+from pool.provision.preflight import Preflight, preflight
+from pool.provision.survey import left_out
 from pool.provision.zipapp import build_runner
 from pool.ssh import connection
 from pool.ssh.destination import Target as Place
@@ -44,7 +45,7 @@ def rows(worlds: Worlds) -> Iterator[Row]:
 
 
 class _Plays:
-    """The same playbook on the same hosts with the same variables, by us and by `ansible-playbook`."""
+    """The same steps on the same hosts with the same variables, by us and by `ansible-playbook`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -52,14 +53,24 @@ class _Plays:
         self._targets = [Place(h["name"], h["address"], h["port"], h["user"], h["key"]) for h in world.hosts]
         zipapp = os.path.join(world.folder, "runner.pyz")
         build_runner(zipapp)
-        self._variables = {target.name: self._of(target, zipapp) for target in self._targets}
+        found = {target.name: self._look(target) for target in self._targets}
+        self._variables = {name: dict(runner_variables(each, zipapp)) for name, each in found.items()}
+        self._skip = sorted(frozenset.intersection(*map(left_out, found.values())))
         self.empty = self._write("empty.yml", _EMPTY)
 
     def ours(self, count: int) -> None:
         """As the server does it."""
         targets = self._targets[:count]
         log = os.path.join(self._world.folder, "ansible.log")
-        outcomes = run_playbook("host.yml", targets, known_hosts=self._pins, log=log, variables=self._variables)
+        outcomes = run_playbook(
+            "host.yml",
+            targets,
+            known_hosts=self._pins,
+            log=log,
+            variables=self._variables,
+            on_event=[].append,
+            skip=self._skip,
+        )
         assert all(outcome.ok and not outcome.changed for outcome in outcomes.values()), outcomes
 
     def plain(self, playbook: str, count: int) -> None:
@@ -67,11 +78,11 @@ class _Plays:
         hosts = self._write("inventory.json", inventory(self._targets[:count], self._variables))
         path = os.path.join(REPOSITORY, "playbooks", playbook)
         env = self._world.env | {"ANSIBLE_SSH_ARGS": ssh_arguments(self._pins, own_key=True)}
-        run(["ansible-playbook", "-i", hosts, path], env=env, cwd=REPOSITORY)
+        run(["ansible-playbook", "-i", hosts, path, "--skip-tags", ",".join(self._skip)], env=env, cwd=REPOSITORY)
 
-    def _of(self, target: Place, zipapp: str) -> dict[str, Any]:
+    def _look(self, target: Place) -> Preflight:
         with connection.connect(target, self._pins) as made:
-            return dict(runner_variables(preflight(target.name, partial(connection.exec, made)), zipapp))
+            return preflight(target.name, partial(connection.exec, made))
 
     def _write(self, name: str, value: Any) -> str:
         path = os.path.join(self._world.folder, name)
