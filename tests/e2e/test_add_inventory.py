@@ -97,29 +97,28 @@ def test_an_inventory_that_is_none(cli: Cli, tmp_path: Path) -> None:
     assert hosts(cli) == {}
 
 
-def test_the_pool_is_an_inventory(cli: Cli, machine: Machine, tmp_path: Path) -> None:
+def test_the_pool_is_an_inventory(ready: Cli, lab: list[LabHost], tmp_path: Path) -> None:
     """Ansible reaches the pool's hosts through the program and the plug-in, and refuses a key that is not pinned."""
-    one, other = machine(), machine()
-    for name, host in (("one", one), ("other", other)):
-        words = (f"{host.user}@{host.address}", "-p", str(host.port), "-i", host.key, "--fingerprint", host.fingerprint)
-        assert cli("add-ssh", *words, "--name", name).rc == 0
-    told = json.loads(cli("inventory", "--host", "one").stdout)
-    assert (told["ansible_host"], told["ansible_port"], told["pool_status"]) == (one.address, one.port, "ready")
-    assert cli("inventory", "--host", "none").rc == 3
+    told = json.loads(ready("inventory", "--host", "gpu1").stdout)
+    assert (told["ansible_host"], told["ansible_port"], told["pool_status"]) == (lab[0].address, lab[0].port, "ready")
+    assert ready("inventory", "--host", "none").rc == 3
     program = os.path.join(os.path.dirname(sys.executable), "pool-inventory")
-    done = _ping(cli, program, "status_ready", tmp_path)
+    done = _ping(ready, program, "status_ready", tmp_path)
     assert done.returncode == 0, done
     assert done.stdout.count('"ping": "pong"') == 2
     (tmp_path / "lab.pool.yml").write_text("plugin: pool\nkeyed_groups:\n  - {prefix: is, key: pool_status}\n")
-    plugins = cli("inventory", "--plugins").stdout.strip()
-    listed = _ping(cli, str(tmp_path / "lab.pool.yml"), "is_ready", tmp_path, ANSIBLE_INVENTORY_PLUGINS=plugins)
+    plugins = ready("inventory", "--plugins").stdout.strip()
+    listed = _ping(ready, str(tmp_path / "lab.pool.yml"), "is_ready", tmp_path, ANSIBLE_INVENTORY_PLUGINS=plugins)
     assert listed.stdout.count('"ping": "pong"') == 2, listed
-    pins = Path(cli.env["POOL_STATE_DIR"], "known_hosts")
-    lines = pins.read_text().splitlines()
-    swapped = {line.split()[0]: line.split()[1:] for line in lines}
+    pins = Path(ready.env["POOL_STATE_DIR"], "known_hosts")
+    right = pins.read_text()
+    swapped = {line.split()[0]: line.split()[1:] for line in right.splitlines()}
     names = list(swapped)
     pins.write_text("".join(f"{name} {' '.join(swapped[names[i - 1]])}\n" for i, name in enumerate(names)))
-    refused = _ping(cli, program, "all", tmp_path)
+    try:
+        refused = _ping(ready, program, "all", tmp_path)
+    finally:
+        pins.write_text(right)
     assert refused.returncode == 4, refused
     assert refused.stdout.count("UNREACHABLE!") == 2
     assert "Host key verification failed" in refused.stdout
