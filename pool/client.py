@@ -1,5 +1,7 @@
 """Talks to the pool server over its Unix socket; starts it when it does not run. The CLI's way in, and the Python SDK.
 
+One that is shared (`POOL_SERVER`, or a head node's) is never started from here: systemd does that.
+
     Client().get("/hosts")                       JSON
     Client().stream("GET", "/runs/x/follow")     frames: (head, body) pairs
 
@@ -34,11 +36,12 @@ class Client:
 
     def __init__(self, *, start: bool = True) -> None:
         """`start`: start the server when it does not run; else ServerError."""
-        self._start = start
+        self._start = start and not config.shared_socket()
+        self._again = start
 
     def get(self, path: str) -> Any:
         """GET as JSON; asked again when the server dies under it."""
-        return again(lambda client: client._json("GET", path), self) if self._start else self._json("GET", path)
+        return again(lambda client: client._json("GET", path), self) if self._again else self._json("GET", path)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """POST a JSON object, answer as JSON."""
@@ -88,6 +91,9 @@ class Client:
             start()
             link = _dial()
         if link is None:
+            shared = config.shared_socket()
+            if shared:
+                raise ServerError(f"no pool server answers at {shared}", hint="systemctl status pool-server.socket")
             raise ServerError("the pool server does not run", hint="pool server start")
         return link
 
@@ -139,7 +145,8 @@ def _absolute(name: str) -> dict[str, str]:
 
 def _dial() -> socket.socket | None:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = config.socket_path()
+    shared = config.shared_socket()
+    path = shared or config.socket_path()
     try:
         link.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -147,7 +154,10 @@ def _dial() -> socket.socket | None:
         return None
     except OSError as error:
         link.close()
-        raise ServerError(f"{path}: {error.strerror}", hint="is POOL_STATE_DIR another user's folder?") from error
+        hint = (
+            f"stat --format=%G {path}   says whose group may ask it" if shared else "is POOL_STATE_DIR another user's?"
+        )
+        raise ServerError(f"{path}: {error.strerror}", hint=hint) from error
     return link
 
 
@@ -168,8 +178,8 @@ def again(ask: Callable[[Client], Any], client: Client | None = None) -> Any:
 
 
 def died() -> bool:
-    """True when the server has ended without having been asked to: its pid file is left, and nobody holds its lock."""
-    return os.path.exists(config.path("server.pid")) and not _is_locked()
+    """True when our server has ended without having been asked to: its pid file is left, and nobody holds its lock."""
+    return not config.shared_socket() and os.path.exists(config.path("server.pid")) and not _is_locked()
 
 
 def _is_locked() -> bool:

@@ -10,6 +10,9 @@
     secrets/                              env of runs not yet ended, one 0600 file each
     ansible/                              the log of each provisioning
 
+`POOL_SERVER` is the socket of a server that somebody else runs, as a head node's (roles/pool_server); without it and
+without `POOL_STATE_DIR`, the one of this machine's head node is used by whom it lets in.
+
 `POOL_DEFAULT_IMAGE` in the server's environment is the container image of tasks that name none, with `{python}` in it.
 """
 
@@ -21,6 +24,8 @@ from pool.errors import InputError
 
 #: Longest path a Unix socket may have on Linux (sun_path is 108 bytes with its NUL).
 SOCKET_PATH_MAX = 107
+#: Where a head node's server is asked by the members of its group.
+HEAD_SOCKET = "/run/pool-server.sock"
 DEFAULT_IMAGE = "dstackai/base:py{python}-0.4rc4-cuda-12.1"
 
 
@@ -47,6 +52,14 @@ def path(name: str) -> str:
 def default_image() -> str:
     """The image of tasks that name none; `{python}` in it stands for the version."""
     return os.environ.get("POOL_DEFAULT_IMAGE") or DEFAULT_IMAGE
+
+
+def shared_socket() -> str | None:
+    """The socket of a server that is not this user's to start and stop; None where the user has one of their own."""
+    named = os.environ.get("POOL_SERVER")
+    if named or os.environ.get("POOL_STATE_DIR"):
+        return named or None
+    return HEAD_SOCKET if os.access(HEAD_SOCKET, os.W_OK) else None
 
 
 def socket_path() -> str:

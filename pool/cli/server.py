@@ -41,9 +41,15 @@ def _start(_: argparse.Namespace) -> int:
 
 
 def _stop(_: argparse.Namespace) -> int:
+    from pool import config
     from pool.client import Client
-    from pool.errors import ServerError
+    from pool.errors import ConflictError, ServerError
 
+    if config.shared_socket():
+        raise ConflictError(
+            f"the server at {config.shared_socket()} is not yours alone",
+            hint="sudo systemctl stop pool-server.socket pool-server.service",
+        )
     client = Client(start=False)
     try:
         pid = client.get("/status")["pid"]

@@ -1,6 +1,7 @@
 """The server's process: `python -m pool.server.main`. Started by the first `pool` command, or by hand to watch it.
 
 One server a state folder: it holds `server.lock` for its life. kill -9 loses nothing that was acknowledged.
+A socket that systemd hands over, as a head node's, is served beside that of the state folder.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _log = logging.getLogger("pool.server")
 _THREADS = 1000
 #: Open streams get this long when the server ends; their readers reconnect by offset.
 _GRACE_S = 1
+#: The first descriptor that systemd hands over, see sd_listen_fds(3).
+_HANDED_OVER = 3
 
 
 class _PeerProtocol(H11Protocol):
@@ -101,13 +104,25 @@ def _serve(folder: str) -> int:
     listener.bind(path)
     with open(config.path("server.pid"), "w") as file:
         file.write(str(os.getpid()))
-    server.run(sockets=[listener])
+    server.run(sockets=[listener, *_handed_over()])
     for name in (path, config.path("server.pid")):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
     _log.info("ended")
     # Threads that wait on a silent host must not hold up the end: everything acknowledged is on disk.
     os._exit(FencedError.exit_code if fenced else 0)
+
+
+def _handed_over() -> list[socket.socket]:
+    """The sockets that systemd listens on for us; what we start gets neither them nor the word of them."""
+    pid, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "0")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()):
+        return []
+    found = [socket.socket(fileno=_HANDED_OVER + each) for each in range(int(number))]
+    for each in found:
+        each.set_inheritable(False)
+    return found
 
 
 def _not_found(_: Request, __: Exception) -> Response:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from pool.lab import loopback, processes
 from tests.conftest import Cli, add_ssh
+
+#: Becomes the server, with a socket as its descriptor 3.
+_AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.executable, [sys.executable, "-m", "pool.server.main"])
+"""
 
 
 def test_start_status_stop(cli: Cli) -> None:
@@ -130,3 +140,29 @@ def _command_lines() -> list[bytes]:
         except OSError:
             continue
     return found
+
+
+def test_a_socket_that_systemd_hands_over(cli: Cli, tmp_path: Path) -> None:
+    """Served beside the server's own, for who names it; nobody stops by it a server that is not theirs alone."""
+    shared = str(tmp_path / "shared.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(shared)
+        listener.listen()
+        argv = [sys.executable, "-c", _AS_SYSTEMD, str(listener.fileno())]
+        server = subprocess.Popen(argv, env=cli.env, pass_fds=[listener.fileno()])
+    try:
+        mine = str(tmp_path / "mine")
+        asked = cli("server", "status", "--json", POOL_SERVER=shared, POOL_STATE_DIR=mine)
+        assert (json.loads(asked.stdout)["pid"], json.loads(asked.stdout)["folder"]) == (
+            server.pid,
+            cli.env["POOL_STATE_DIR"],
+        )
+        assert cli("ps", "--json", POOL_SERVER=shared, POOL_STATE_DIR=mine).stdout == "[]\n"
+        refused = cli("server", "stop", POOL_SERVER=shared)
+        assert (refused.rc, "is not yours alone" in refused.stderr) == (4, True), refused
+        assert cli("server", "stop").stdout == "the pool server has ended\n"
+        refused = cli("ps", POOL_SERVER=shared)
+        assert (refused.rc, refused.stderr.split(":")[0]) == (5, "pool"), refused
+    finally:
+        server.kill()
+        server.wait(timeout=30)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pool import client
+from pool import client, config
 from pool.client import Client
 from pool.errors import ConflictError, InputError, PoolError, ServerError
 from pool.runner import frames
@@ -154,3 +154,34 @@ def test_a_state_folder_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path
             Client().get("/x")
         assert isinstance(raised.value, PoolError)
         assert str(raised.value.hint).startswith("export POOL_STATE_DIR=")
+
+
+def test_a_shared_server_is_asked_and_never_started(
+    serve: Serve, state_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`POOL_SERVER` names its socket; where nobody answers, the error says what to look at, and nothing starts."""
+    asked = serve(answer(b"[1]"))
+    shared = os.path.join(state_dir, "server.sock")
+    monkeypatch.setenv("POOL_STATE_DIR", os.path.join(state_dir, "mine"))
+    monkeypatch.setenv("POOL_SERVER", shared)
+    assert Client().get("/hosts") == [1]
+    assert asked[0].startswith(b"GET /hosts ")
+    assert not client.died()
+    monkeypatch.setenv("POOL_SERVER", shared + ".none")
+    with pytest.raises(ServerError, match="no pool server answers at") as raised:
+        Client().get("/hosts")
+    assert raised.value.hint == "systemctl status pool-server.socket"
+    assert not os.path.exists(os.path.join(state_dir, "mine", "server.log"))
+
+
+def test_whose_server_is_asked(state_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one that is named, else the state folder's where that is named, else the head node's where one may ask it."""
+    head = tmp_path / "head.sock"
+    monkeypatch.setattr(config, "HEAD_SOCKET", str(head))
+    assert config.shared_socket() is None
+    monkeypatch.delenv("POOL_STATE_DIR")
+    assert config.shared_socket() is None
+    head.touch()
+    assert config.shared_socket() == str(head)
+    monkeypatch.setenv("POOL_STATE_DIR", state_dir)
+    assert config.shared_socket() is None
