@@ -37,7 +37,7 @@ class Site:
     """The lab's hosts, node1 and node2, in one pool."""
 
     def __init__(self, lab: SystemLab, hosts: list[LabHost], cli: Cli, folder: str) -> None:
-        self.lab, self.cli, self._folder = lab, cli, folder
+        self.lab, self.cli, self.folder = lab, cli, folder
         self.hosts = {host.name: host for host in hosts}
         self.before = {name: self.snapshot(name) for name in self.hosts}
 
@@ -95,7 +95,7 @@ class Site:
         **task: Any,
     ) -> str:
         """`pool run -d` of a shell script, with `files` beside it; returns once every rank runs, with the name."""
-        folder = tempfile.mkdtemp(prefix=name, dir=self._folder)
+        folder = tempfile.mkdtemp(prefix=name, dir=self.folder)
         for path, text in (files or {}).items():
             with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
                 file.write(text)

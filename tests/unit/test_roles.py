@@ -129,6 +129,9 @@ def test_what_is_verified_is_what_pool_doctor_checks(role: str) -> None:
     """A role's end, its scenarios and playbooks/check.yml, which `pool doctor` runs, share tasks/verify.yml."""
     included = {path.name for path, task in tasks(role) if "'verify.yml'" in str(task)}
     assert {"check.yml", "present.yml"} <= included
-    assert f"'name': '{role}', 'tasks_from': 'check'" in str(read(REPOSITORY / "playbooks/check.yml"))
+    checks = read(REPOSITORY / "playbooks/check.yml")[0]["tasks"][0]
+    assert checks["ansible.builtin.include_tasks"] == "tasks/check_part.yml"
+    assert role in checks["vars"]["pool_parts"]
+    assert "'tasks_from': 'check'" in str(read(REPOSITORY / "playbooks/tasks/check_part.yml"))
     for path in sorted((ROLES / role).glob("molecule/*/verify.yml")):
         assert f"'name': '{role}', 'tasks_from': 'verify'" in str(read(path)), path
