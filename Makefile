@@ -22,7 +22,7 @@ demo: .venv/.stamp openssh
 	@$(IN_VENV) examples/demo.sh
 
 test: .venv/.stamp-dev check openssh
-	@$(IN_VENV) pytest tests
+	@$(IN_VENV) pytest tests -n 2 --no-loadscope-reorder
 
 system: .venv/.stamp-dev openssh
 	@$(IN_VENV) pytest tests/system

@@ -17,6 +17,7 @@ from typing import Any
 
 import pexpect
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from pool.lab import loopback, processes
 from pool.lab.loopback import LabHost
@@ -28,6 +29,38 @@ pytest.register_assert_rewrite("tests.container_cases")
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Of the caller's environment, what would let a test see the person's own pool, keys or task variables.
 PRIVATE = ("POOL_", "DSTACK_", "SSH_", "ANSIBLE_", "XDG_")
+#: What this machine cannot run, and why.
+not_run: set[str] = set()
+
+
+class _Rooms(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands whole files to the workers, so that what a file makes is made once; tests/system as one, with its hosts."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/system" if nodeid.startswith("tests/system/") else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files side by side."""
+    return _Rooms(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands on what it did not run."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not_run"] = sorted(not_run)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The workers' part of `not_run`; of one that died there is none."""
+    not_run.update(getattr(node, "workeroutput", {}).get("not_run", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line that says what was not run."""
+    for line in sorted(not_run):
+        terminalreporter.write_line(f"not run: {line}", yellow=True)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""What system tests may ask for: two hosts with systemd, made for the session, in a pool. Root only; see `not_run`."""
+"""What system tests may ask for: two hosts with systemd, made for the session, in a pool. As root only."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,10 @@ import pytest
 from pool.errors import LabError
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
-from tests.conftest import Cli, _environment
+from tests.conftest import Cli, _environment, not_run
 from tests.system.site import Site
 
 _HERE = Path(__file__).parent
-#: Why these tests were not run on this machine; nothing when they were.
-not_run: list[str] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,31 +26,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in mine:
         item.add_marker(pytest.mark.system)
     if mine and os.geteuid() != 0:
-        not_run.append(f"{len(mine)} tests with whole machines were not run: they need root")
+        not_run.add(f"{len(mine)} tests with whole machines (tests/system): they need root")
         config.hook.pytest_deselected(items=mine)
         items[:] = [item for item in items if item not in mine]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line that says what was not run."""
-    for line in not_run:
-        terminalreporter.write_line(f"tests/system: {line}", yellow=True)
 
 
 @pytest.fixture(scope="session")
 def system_lab(session_dir: str, request: pytest.FixtureRequest) -> Iterator[tuple[SystemLab, list[LabHost]]]:
     """node1 and node2, with two cards each. Where this machine can have no such hosts, one line says so."""
-    if not_run:
-        pytest.skip(not_run[0])
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    # The packages that it installs, and what takes long, are told as they come, not when all tests have ended.
-    lab = SystemLab(os.path.join(session_dir, "system"), tell=lambda line: reporter.write_line(f"\nsystem lab: {line}"))
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def tell(line: str) -> None:
+        """The packages that it installs, and what takes long, as they come, not when all tests have ended."""
+        with capture.global_and_fixture_disabled():
+            sys.stderr.write(f"\nsystem lab: {line}\n")
+
+    lab = SystemLab(os.path.join(session_dir, "system"), tell=tell)
     try:
         hosts = lab.up(2)
     except LabError as error:
         lab.down()
-        not_run.append(f"not run on this machine: {error.message}")
-        pytest.skip(not_run[0])
+        not_run.add(f"tests with whole machines (tests/system): {error.message}")
+        pytest.skip(error.message)
     except BaseException:
         lab.down()
         raise
