@@ -21,6 +21,8 @@ _SILENT: Final = frozenset(
         *("set_fact", "assert", "debug"),
     )
 )
+#: Roles that serve others, and are run again and again: shown while they are at work and when they fail.
+_SERVING: Final = frozenset({"look", "journal"})
 #: The step with which a playbook says that it is through with a host, while it goes on with others.
 LAST: Final = "Hand the host over"
 #: Of what a step of a dry run would change, no more lines than this are shown.
@@ -100,7 +102,7 @@ class Progress:
             changed = kind == "runner_on_ok" and bool(result.get("changed"))
             host.changed += changed
             said = _said(data, result) if kind == "runner_on_ok" else ""
-            if said or not silent:
+            if said or not (silent or role in _SERVING):
                 status = "changed" if changed else kind.removeprefix("runner_on_")
                 self.on_event(StepEvent(name, step, status, _seconds(data), said, role))
         elif kind in ("runner_on_failed", "runner_on_unreachable"):

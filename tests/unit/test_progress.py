@@ -48,6 +48,15 @@ def test_what_only_arranges_is_silent_unless_it_speaks() -> None:
     assert [event.message for event in shown(("runner_on_ok", speaks))] == ["no card: left out"]
 
 
+def test_what_serves_other_roles_is_shown_while_it_is_at_work() -> None:
+    """The journal and the look at the host come many times: their ends are told only when they are failures."""
+    for role in ("look", "journal"):
+        serving = {"role": role, "task_action": "ansible.builtin.command"}
+        ended: list[tuple[str, dict[str, Any]]] = [("runner_on_ok", serving | {"res": {"changed": True}})]
+        assert [event.status for event in shown(("runner_on_start", serving), *ended)] == ["started"]
+        assert [event.status for event in shown(("runner_on_failed", serving | {"res": {"msg": "no"}}))] == ["failed"]
+
+
 def test_a_host_is_handed_over_while_others_go_on() -> None:
     """The last step of the playbook says `done`, and counts as the host's end even when the run is then cancelled."""
     told: list[StepEvent] = []
