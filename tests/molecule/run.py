@@ -1,4 +1,5 @@
-"""Runs the roles' molecule scenarios, `roles/ROLE/molecule/SCENARIO/`: one line a step, the whole log in a file.
+"""Runs the roles' molecule scenarios, `roles/ROLE/molecule/SCENARIO/`, two at a time: one line a step, the whole log in
+a file each.
 
     python tests/molecule/run.py                     all but those of OPT_IN
     python tests/molecule/run.py docker              those of one role, OPT_IN too
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".lab" / "molecule"
 #: Scenarios that only run when they are asked for, each with the reason.
 OPT_IN = {"nvidia_driver/real": "it builds NVIDIA's real module, which takes about 20 minutes"}
+#: They mostly wait for their hosts.
+AT_ONCE = 2
 _STEP = re.compile(r"INFO\s+\[\w+ > (\w+)\] (Executing|Executed: [A-Z]\w+)")
 
 
@@ -40,36 +44,44 @@ def main(words: list[str]) -> int:
         return 0
     if words[1:]:
         return _molecule(chosen[0], words[1:]).wait()
-    failed = [name for name in chosen if not _test(name)]
+    failed = _test_all(chosen)
     for name in left_out:
         print(f"{name} was not run: {OPT_IN[name]}; make molecule ROLE={name}")
     print(f"molecule: {len(chosen) - len(failed)} of {len(chosen)} scenarios passed")
     return 1 if failed else 0
 
 
+def _test_all(names: list[str]) -> list[str]:
+    """Run these; the names of those that failed."""
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        tests = {name: workers.submit(_test, name) for name in names}
+        try:
+            return [name for name, test in tests.items() if not test.result()]
+        except KeyboardInterrupt:  # molecule has heard it too, and leaves its hosts
+            workers.shutdown(cancel_futures=True)
+            for name in (name for name, test in tests.items() if not test.cancelled()):
+                _molecule(name, ["destroy"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+            raise
+
+
 def _test(name: str) -> bool:
     """Run one scenario from nothing to nothing; its steps are said as they end, its log where it fails."""
     log, started = KEPT / f"{name.replace('/', '-')}.log", time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{name}  (log: {log.relative_to(ROOT)})", flush=True)
+    print(f"{name}  log: {log.relative_to(ROOT)}", flush=True)
     molecule, since = _molecule(name, ["test"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT), started
-    try:
-        with log.open("w", buffering=1, encoding="utf-8") as file:
-            for line in molecule.stdout or ():
-                file.write(line)
-                step = _STEP.match(line)
-                if step and step[2] == "Executing":
-                    since = time.monotonic()
-                elif step:
-                    print(f"  {step[1]:<12} {time.monotonic() - since:5.0f} s  {step[2][10:]}", flush=True)
-        passed = molecule.wait() == 0
-    except BaseException:  # Ctrl-C: molecule has heard it too, and leaves its host
-        molecule.wait()
-        _molecule(name, ["destroy"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
-        raise
+    with log.open("w", buffering=1, encoding="utf-8") as file:
+        for line in molecule.stdout or ():
+            file.write(line)
+            step = _STEP.match(line)
+            if step and step[2] == "Executing":
+                since = time.monotonic()
+            elif step:
+                print(f"{name}  {step[1]:<12} {time.monotonic() - since:4.0f} s  {step[2][10:]}", flush=True)
+    passed = molecule.wait() == 0
     if not passed:
         print("\n".join(log.read_text(encoding="utf-8").splitlines()[-120:]))
-    print(f"  {name} {'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{name}  {'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s", flush=True)
     return passed
 
 
