@@ -7,7 +7,7 @@ with the module's own first line.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pool.errors import (
@@ -22,9 +22,12 @@ from pool.errors import (
 )
 
 _MESSAGE_MAX: Final = 300
+_ERRORS: Final = ("msg", "stderr", "module_stderr")
+_ALL: Final = (*_ERRORS, "stdout", "module_stdout")
 _PREFIXES: Final = re.compile(
     r"^((Task failed|Module failed|Action failed|Failed to connect to the host via ssh)\S*:\s*"
-    r"|Data could not be sent to remote host .*? can be reached over ssh: )+"
+    r"|Data could not be sent to remote host .*? can be reached over ssh: "
+    r"|'/usr/bin/(apt-get|dpkg|dnf|yum) .*' failed: )+"
 )
 #: (error, what its text contains, what happened, what to type); the first that fits is it.
 _Cause = tuple[type[HostError], str, str, str]
@@ -43,8 +46,8 @@ _FAILED: Final[tuple[_Cause, ...]] = (
      r"may not run sudo|must have a tty to run sudo|missing become password|sudo: command not found|sudo: not found",
      "root is needed, and sudo does not give it without a password",
      "on the host, as root: echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/pool"),
-    (DiskFullError, r"no space left on device|errno 28|disk quota exceeded|errno 122", "no room on the host",
-     "on the host: df -h"),
+    (DiskFullError, r"no space left on device|errno 28|disk quota exceeded|errno 122|not enough (free )?(room|space)|"
+     r"enough free space", "no room on the host: {said}", "on the host: df -h"),
     (PythonMissingError, r"module interpreter .* was not found|no python interpreters? found|python3?: not found|"
      r"python3?: no such file|requires (a minimum of )?python|syntaxerror.*future feature annotations",
      "no Python 3.8 or newer that works", "on the host: sudo apt-get install python3"),
@@ -87,15 +90,17 @@ def classify(
     user: str = "USER",
 ) -> HostError:
     """The error that a failed step is: its class by the cause, its message with host, step and cause on one line."""
-    text = _text(result)
-    for cls, pattern, cause, hint in (*_UNREACHABLE, *_FAILED) if unreachable else _FAILED:
-        if re.search(pattern, text, re.IGNORECASE):
-            said = first_line(text)
-            typed = hint.format(host=host, port=port, user=user, address=address, log=log)
-            message = f"{host}: {step}: {cause.replace('{said}', said)}"
-            return cls(message, hint=typed, host=host, step=step, log=log, said=said)
+    said = first_line(_text(result, _ALL))
+    # What a tool said while it worked may tell of a trouble that passed: it counts where its errors tell of none.
+    for keys in (_ERRORS, _ALL):
+        text = _text(result, keys)
+        for cls, pattern, cause, hint in (*_UNREACHABLE, *_FAILED) if unreachable else _FAILED:
+            if re.search(pattern, text, re.IGNORECASE):
+                typed = hint.format(host=host, port=port, user=user, address=address, log=log)
+                message = f"{host}: {step}: {cause.replace('{said}', said)}"
+                return cls(message, hint=typed, host=host, step=step, log=log, said=said)
     other: type[HostError] = UnreachableError if unreachable else ProvisionError
-    return other(f"{host}: {step}: {first_line(text)}", hint=f"less {log}", host=host, step=step, log=log)
+    return other(f"{host}: {step}: {said}", hint=f"less {log}", host=host, step=step, log=log)
 
 
 def first_line(text: str) -> str:
@@ -108,14 +113,14 @@ def first_line(text: str) -> str:
     return "it failed without a word"
 
 
-def _text(result: Mapping[str, Any]) -> str:
-    """All that a result says of its failure, the plainest first; of a loop, what its first failed item says."""
+def _text(result: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """What these parts of a result say of its failure, the plainest first; of a loop, its first failed item."""
     for item in result.get("results") or ():
         if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable")):
-            return _text(item)
+            return _text(item, keys)
     if "censored" in result:
         return str(result["censored"])
-    parts = [str(result.get(key) or "") for key in ("msg", "stderr", "module_stderr", "stdout", "module_stdout")]
+    parts = [str(result.get(key) or "") for key in keys]
     if re.match(r"(Task failed: )?(Module failed: )?(MODULE FAILURE|non-zero return code|Module result)", parts[0]):
         parts = [*parts[1:3], parts[0], *parts[3:]]
         parts = [_last_of_traceback(parts[0]), _last_of_traceback(parts[1]), *parts]

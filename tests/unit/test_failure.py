@@ -1,7 +1,12 @@
-"""Ansible's failures: each known cause is an error of its own; the texts are those that real runs gave."""
+"""Ansible's failures: each known cause is an error of its own.
+
+recorded_failures.json has what Ansible answered on a real machine, see tests/system/record_failures.py.
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +104,52 @@ def test_what_goes_wrong_with_packages(words: str, cause: str) -> None:
     assert cause in error.message
     assert words.split(",", maxsplit=1)[0] in error.message
     assert error.hint not in (None, "less /l")
+
+
+RECORDED = json.loads(Path(__file__).with_name("recorded_failures.json").read_text())
+REAL: dict[str, tuple[type[HostError], str, str]] = {
+    "a package manager is at work": (
+        ProvisionError,
+        "another package manager is at work on the host: E: Unable to acquire the dpkg frontend lock "
+        "(/var/lib/dpkg/lock-frontend), is another process using it?",
+        "ps -ef",
+    ),
+    "another one reads the lists": (ProvisionError, "another package manager is at work on the host: ", "ps -ef"),
+    "no room for packages": (DiskFullError, "no room on the host: E: You don't have enough free space in", "df -h"),
+    "no room for a file": (DiskFullError, "no room on the host: Failed to replace '/run/etc/y'", "df -h"),
+    "a package is on hold": (ProvisionError, "a package is on hold: E: Held packages were", "apt-mark unhold"),
+    "dpkg was interrupted": (ProvisionError, "its packages are in disorder: E: dpkg was interrupted", "--configure -a"),
+    "a proxy refuses": (ProvisionError, "the proxy refuses: E: Failed to fetch", "docker_environment"),
+    "a proxy does not answer": (ProvisionError, "a package source cannot be reached from the host: E: Fa", "mirror"),
+    "a source's name is not known": (ProvisionError, "a package source cannot be reached from the host: ", "mirror"),
+    "there is no such package": (ProvisionError, "no module could be built for the running kernel: ", "linux-headers"),
+    "sudo wants a password": (SudoError, "root is needed, and sudo does not give it without a", "NOPASSWD"),
+    "it takes too long": (ProvisionError, "it took too long: Timeout exceeded", "the same command again"),
+    "it hangs": (ProvisionError, "it took too long: Timed out after 3", "the same command again"),
+}
+
+
+def test_every_recorded_failure_is_told() -> None:
+    """None is left out below."""
+    assert RECORDED.keys() == REAL.keys()
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_a_real_machine_answered(name: str) -> None:
+    """The cause is named first, with the tool's own words, and what to type."""
+    error, cause, typed = REAL[name]
+    told = classify("gpu1", "Install it", RECORDED[name]["result"], unreachable=RECORDED[name]["unreachable"], log="/l")
+    assert type(told) is error
+    assert told.message.startswith(f"gpu1: Install it: {cause}")
+    assert typed in (told.hint or "")
+
+
+def test_a_trouble_that_passed_is_not_the_cause() -> None:
+    """apt says that it waits for a lock, gets it, and fails at something else."""
+    waited = RECORDED["a package manager is at work"]["result"]["stdout"]
+    failed = {"msg": "non-zero return code", "rc": 100, "stdout": waited, "stderr": "E: Failed to fetch http://x/y.deb"}
+    told = classify("gpu1", "Install it", failed, unreachable=False, log="/l")
+    assert "a package source cannot be reached" in told.message
 
 
 def test_a_job_that_talks_of_sockets_is_not_unreachable() -> None:

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pool.errors import DiskFullError, HostError, ProvisionError
+from pool.provision.failure import classify
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 H100, H200, B200, A100, V100, K80, GH200 = "2330", "2335", "2901", "20b0", "1db4", "102d", "2342"
 KERNEL = "6.1.0-56-amd64"
@@ -305,6 +308,24 @@ def test_check_mode_on_a_fresh_and_on_a_refused_host(tmp_path: Path) -> None:
     assert "failed=1" in recap["mixed"]
     assert all("failed=0" in recap[name] for name in ("fresh", "mismatch", "working")), said
     assert "changed=0" in recap["working"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "cause"),
+    [
+        ("secure", ProvisionError, "Secure Boot is on"),
+        ("no_headers", ProvisionError, "no module could be built for the running kernel"),
+        ("broken_packages", ProvisionError, "its packages are in disorder"),
+        ("full", DiskFullError, "no room on the host"),
+    ],
+)
+def test_a_refusal_is_a_cause(plans: dict[str, dict[str, Any]], name: str, error: type[HostError], cause: str) -> None:
+    """`pool provision` names it, with what to type, instead of pointing at the log."""
+    said = "; ".join(reason["say"] for reason in plans[name]["refused"])
+    failed = classify("gpu1", "Stop for every reason against it", {"msg": said}, unreachable=False, log="/l")
+    assert type(failed) is error
+    assert cause in failed.message
+    assert failed.hint != "less /l"
 
 
 def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
