@@ -40,6 +40,12 @@ class _Rooms(LoadScopeScheduling):  # type: ignore[misc]
         return "tests/system" if nodeid.startswith("tests/system/") else nodeid.split("::")[0]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes one worker longest comes first."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/system/"))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Files side by side."""
     return _Rooms(config, log)
@@ -134,7 +140,7 @@ def session_dir() -> Iterator[str]:
     """
     path = os.path.realpath(tempfile.mkdtemp(prefix="pool", dir="/tmp"))
     yield path
-    _fail_on(_left(os.path.join(path, "lab")))
+    _fail_on(left(os.path.join(path, "lab")))
     shutil.rmtree(path)
 
 
@@ -147,9 +153,9 @@ def lab(session_dir: str) -> Iterator[list[LabHost]]:
     root = os.path.join(session_dir, "lab")
     yield loopback.up(2, root=root)
     loopback.stop_runners(root)
-    left = _left(root)
+    remaining = left(root)
     loopback.down(root)
-    _fail_on(left)
+    _fail_on(remaining)
 
 
 @pytest.fixture(scope="session")
@@ -159,9 +165,9 @@ def machine(session_dir: str) -> Iterator[Callable[[], LabHost]]:
     count = itertools.count(1)
     yield lambda: loopback.up(next(count), root=root)[-1]
     loopback.stop_runners(root)
-    left = _left(root)
+    remaining = left(root)
     loopback.down(root)
-    _fail_on(left)
+    _fail_on(remaining)
 
 
 @pytest.fixture(scope="session")
@@ -227,7 +233,7 @@ def _environment(session_dir: str, state_dir: str) -> dict[str, str]:
     }
 
 
-def _left(root: str) -> list[str]:
+def left(root: str) -> list[str]:
     """What carries the marker of the lab and is no sshd: ended here, and told as `pid command`."""
     found = {}
     for pid, since in processes.belonging(root).items():

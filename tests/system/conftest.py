@@ -14,7 +14,7 @@ import pytest
 from pool.errors import LabError
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
-from tests.conftest import Cli, _environment, not_run
+from tests.conftest import Cli, _environment, left, not_run
 from tests.system.site import Site
 
 _HERE = Path(__file__).parent
@@ -59,11 +59,13 @@ def system_lab(session_dir: str, request: pytest.FixtureRequest) -> Iterator[tup
 @pytest.fixture(scope="session")
 def _pool_of_hosts(system_lab: tuple[SystemLab, list[LabHost]], session_dir: str) -> Iterator[Site]:
     folder = tempfile.mkdtemp(prefix="y", dir=session_dir)
-    cli = Cli(_environment(session_dir, folder))
+    # Its server lives as long as the session: what looks for leftovers of another lab before that must not find it.
+    cli = Cli(_environment(session_dir, folder) | {"POOL_LAB": folder})
     site = Site(*system_lab, cli, folder)
     yield site
     stopped = cli("server", "stop", timeout=60)
     assert stopped.rc in (0, 5), stopped
+    assert left(folder) == []
 
 
 @pytest.fixture
