@@ -45,9 +45,9 @@ def _stop(_: argparse.Namespace) -> int:
     from pool.client import Client
     from pool.errors import ConflictError, ServerError
 
-    if config.shared_socket():
+    if shared := config.shared_socket():
         raise ConflictError(
-            f"the server at {config.shared_socket()} is not yours alone",
+            f"the server at {shared} is not yours alone",
             hint="sudo systemctl stop pool-server.socket pool-server.service",
         )
     client = Client(start=False)

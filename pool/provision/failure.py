@@ -90,10 +90,10 @@ def classify(
     user: str = "USER",
 ) -> HostError:
     """The error that a failed step is: its class by the cause, its message with host, step and cause on one line."""
-    said = first_line(_text(result, _ALL))
+    errors, everything = _text(result, _ERRORS), _text(result, _ALL)
+    said = first_line(everything)
     # What a tool said while it worked may tell of a trouble that passed: it counts where its errors tell of none.
-    for keys in (_ERRORS, _ALL):
-        text = _text(result, keys)
+    for text in (errors, everything):
         for cls, pattern, cause, hint in (*_UNREACHABLE, *_FAILED) if unreachable else _FAILED:
             if re.search(pattern, text, re.IGNORECASE):
                 typed = hint.format(host=host, port=port, user=user, address=address, log=log)

@@ -96,16 +96,11 @@ def run_playbook(
         # ansible-runner takes its settings from this file only; it looks for a cancellation this often.
         _write(folder, "env/settings", json.dumps({"pexpect_timeout": 1, "suppress_ansible_output": True}))
         environment = _environment(folder, path, pins, targets)
-        arguments = shlex.join(
-            [
-                *(("--check", "--diff") if check else ()),
-                *(("--skip-tags", ",".join(sorted(skip))) if skip else ()),
-            ]
-        )
+        words = ["--check", "--diff"] if check else []
+        words += ["--skip-tags", ",".join(sorted(skip))] if skip else []
+        progress = Progress(targets, log, on_event)
         with _open_log(log) as file:
-            return _run(
-                folder, path, environment, arguments, Progress(targets, log, on_event), file, cancelled, timeout_s
-            )
+            return _run(folder, path, environment, shlex.join(words), progress, file, cancelled, timeout_s)
     finally:
         _remove(folder)
         os.close(lock)

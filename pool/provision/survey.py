@@ -119,7 +119,7 @@ def read(stdout: bytes, now: float) -> Survey:
 
 def plan(found: Preflight, seen: Survey, skip: Collection[str]) -> list[Step]:
     """The plan for a host, a line each: what it is, then what is there and what will be done about it. Pure."""
-    user = found.scope == "user"
+    out = left_out(found, skip)
     why = {"password": "sudo asks for a password", "none": "there is no sudo"}.get(found.sudo, "no systemd runs")
     root = "root" if found.root else "sudo" if found.sudo == "passwordless" else why
     ahead = "ahead" if seen.skew_s > 0 else "behind"
@@ -130,19 +130,19 @@ def plan(found: Preflight, seen: Survey, skip: Collection[str]) -> list[Step]:
         Step("system", f"{seen.system}, kernel {seen.kernel}{room}", busy),
         Step("login", f"{found.user}, {root}; Python {'.'.join(map(str, found.python_version))}", ""),
         *([Step("clock", f"{abs(seen.skew_s):.0f} s {ahead} of this machine's", "set it right")] if skewed else []),
-        Step("driver", _driver(seen), _todo("nvidia_driver", skip, user, _driver_todo(seen))),
-        Step("docker", _version(seen.docker), _todo("docker", skip, user, "keep it" if seen.docker else "install")),
+        Step("driver", _driver(seen), _todo("nvidia_driver", skip, out, _driver_todo(seen))),
+        Step("docker", _version(seen.docker), _todo("docker", skip, out, "keep it" if seen.docker else "install")),
         Step(
             "toolkit",
             _version(seen.toolkit),
-            _todo("nvidia_container_toolkit", skip, user, _toolkit_todo(seen)),
+            _todo("nvidia_container_toolkit", skip, out, _toolkit_todo(seen)),
         ),
-        Step("runner", found.runner or "none", _todo("runner", skip, False, _runner_todo(found))),
+        Step("runner", found.runner or "none", _todo("runner", skip, out, _runner_todo(found))),
     ]
 
 
-def _todo(role: str, skip: Collection[str], user: bool, todo: str) -> str:
-    return "left out (--skip)" if role in skip else "left out: it needs systemd and root" if user else todo
+def _todo(role: str, skip: Collection[str], out: Collection[str], todo: str) -> str:
+    return "left out (--skip)" if role in skip else "left out: it needs systemd and root" if role in out else todo
 
 
 def _driver(seen: Survey) -> str:
