@@ -21,6 +21,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from pool.lab import loopback, processes
 from pool.lab.loopback import LabHost
+from pool.ssh import host_keys
+from pool.ssh.destination import Target
 
 # A shell that runs the tests in the background ignores SIGINT, and so would everything they start; people's do not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -190,6 +192,13 @@ def add_ssh(host: LabHost, *options: str) -> list[str]:
     """The words that add this host, as `pool lab up` prints them."""
     words = ["add-ssh", f"{host.user}@{host.address}", "-p", str(host.port), "-i", host.key, "--name", host.name]
     return [*words, "--fingerprint", host.fingerprint, *options]
+
+
+def pinned(known_hosts: str, host: LabHost) -> Target:
+    """The host as the product reaches it, with its key pinned in the file `known_hosts`."""
+    key = host_keys.first_contact(host.address, host.port, expected=host.fingerprint).key
+    host_keys.pin(known_hosts, host.address, host.port, key)
+    return Target(host.name, host.address, host.port, host.user, host.key)
 
 
 def know(home: str, *hosts: LabHost) -> None:

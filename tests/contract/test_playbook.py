@@ -15,9 +15,7 @@ from pool.errors import DiskFullError, InputError, ProvisionError
 from pool.lab.loopback import LabHost
 from pool.provision.playbook import RunPlaybook, run_playbook
 from pool.provision.progress import Outcome, StepEvent
-from pool.ssh import host_keys
-from pool.ssh.destination import Target
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, pinned
 from tests.fakes import FakePlaybook
 
 PLAYBOOK = """
@@ -41,11 +39,7 @@ Play = Callable[..., dict[str, Outcome]]
 def play(request: pytest.FixtureRequest, lab: list[LabHost], tmp_path: Path) -> Play:
     """`play(failing=…)`: run two steps on both hosts of the lab; on those in `failing` the disk is full."""
     known_hosts = str(tmp_path / "known_hosts")
-    targets = []
-    for host in lab:
-        key = host_keys.first_contact(host.address, host.port, expected=host.fingerprint).key
-        host_keys.pin(known_hosts, host.address, host.port, key)
-        targets.append(Target(host.name, host.address, host.port, host.user, host.key))
+    targets = [pinned(known_hosts, host) for host in lab]
     path = tmp_path / "play.yml"
     path.write_text(PLAYBOOK)
 

@@ -20,6 +20,7 @@ from pool.errors import AuthenticationError, HostKeyError, UnreachableError
 from pool.lab.loopback import LabHost
 from pool.ssh import connection, host_keys
 from pool.ssh.destination import Target
+from tests.conftest import pinned
 
 
 @pytest.fixture
@@ -27,8 +28,7 @@ def known_hosts(tmp_path: Path, lab: list[LabHost]) -> str:
     """A file with the pinned keys of the lab's hosts."""
     path = str(tmp_path / "known_hosts")
     for host in lab:
-        found = host_keys.first_contact(host.address, host.port, expected=host.fingerprint)
-        host_keys.pin(path, host.address, host.port, found.key)
+        pinned(path, host)
     return path
 
 

@@ -21,7 +21,7 @@ from pool.lab.loopback import LabHost
 from pool.provision.playbook import run_playbook
 from pool.ssh import connection, host_keys
 from pool.ssh.destination import Target
-from tests.conftest import Cli, add_ssh
+from tests.conftest import Cli, add_ssh, pinned
 
 Machine = Callable[[], LabHost]
 
@@ -74,8 +74,7 @@ def spec(host: LabHost) -> str:
 def pin(known_hosts: str, *hosts: LabHost) -> str:
     """Pin the keys of these hosts."""
     for host in hosts:
-        key = host_keys.first_contact(host.address, host.port, expected=host.fingerprint).key
-        host_keys.pin(known_hosts, host.address, host.port, key)
+        pinned(known_hosts, host)
     return known_hosts
 
 

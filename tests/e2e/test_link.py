@@ -17,9 +17,8 @@ from pool.errors import FencedError, RunnerError, UnreachableError
 from pool.lab.loopback import LabHost
 from pool.provision.zipapp import build_runner
 from pool.runner import frames
-from pool.ssh import host_keys
-from pool.ssh.destination import Target
 from pool.ssh.link import Link
+from tests.conftest import pinned
 from tests.runner_host import sha256, until
 
 Open = Callable[..., Link]
@@ -44,11 +43,9 @@ def open_link(lab: list[LabHost], tmp_path: Path) -> Iterator[Open]:
     """`open_link(epoch=1, on_event=…, on_down=…)`: a link to gpu1, closed at the end."""
     host, opened = lab[0], []
     known = str(tmp_path / "known_hosts")
-    contact = host_keys.first_contact(host.address, host.port, expected=host.fingerprint)
-    host_keys.pin(known, host.address, host.port, contact.key)
+    target = pinned(known, host)
 
     def run(epoch: int = 1, on_event: Any = lambda _: None, on_down: Any = lambda: None) -> Link:
-        target = Target(host.name, host.address, host.port, host.user, host.key)
         link = Link(target, known, pool_id="p" * 32, epoch=epoch, on_event=on_event, on_down=on_down)
         opened.append(link)
         return link

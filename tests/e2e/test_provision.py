@@ -39,7 +39,7 @@ from pool.provision.progress import Outcome, StepEvent
 from pool.provision.zipapp import build_runner
 from pool.ssh import connection, host_keys
 from pool.ssh.destination import Target
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, pinned
 from tests.e2e.conftest import Ssh
 
 PYTHON = "/usr/bin/python3"
@@ -58,10 +58,7 @@ class Site:
         self.zipapp = str(folder / "runner.pyz")
         self.events: list[StepEvent] = []
         build_runner(self.zipapp)
-        for host in self.hosts:
-            key = host_keys.first_contact(host.address, host.port, expected=host.fingerprint).key
-            host_keys.pin(self.known_hosts, host.address, host.port, key)
-        self.targets = [Target(h.name, h.address, h.port, h.user, h.key) for h in self.hosts]
+        self.targets = [pinned(self.known_hosts, host) for host in self.hosts]
 
     def variables(self, target: Target) -> dict[str, Any]:
         """What the preflight finds."""

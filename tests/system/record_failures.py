@@ -24,8 +24,8 @@ from pool.provision import progress
 from pool.provision.inventory import runner_variables
 from pool.provision.playbook import run_playbook
 from pool.provision.preflight import preflight
-from pool.ssh import connection, host_keys
-from pool.ssh.destination import Target
+from pool.ssh import connection
+from tests.conftest import pinned
 
 _OUT = Path(__file__).parent.parent / "unit" / "recorded_failures.json"
 #: What Ansible's apt needs, and what a host has that has lists at all.
@@ -100,31 +100,28 @@ CASES: Mapping[str, tuple[str, str, str]] = {
 
 def main() -> None:
     """Bring about each case on a fresh machine, run its step, write what Ansible answered."""
-    recorded: dict[str, Any] = {}
-    kept = progress.classify
+    recorded, answers = {}, []
+    classify = progress.classify
 
+    def record(host: str, at: str, result: Mapping[str, Any], **options: Any) -> Any:
+        answers.append({"unreachable": options["unreachable"], "result": _kept(result)})
+        return classify(host, at, result, **options)
+
+    progress.classify = record  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="pool-record-") as folder:
         lab = SystemLab(os.path.join(folder, "lab"))
         try:
             host = lab.up(1)[0]
             pins, playbook = os.path.join(folder, "known_hosts"), os.path.join(folder, "step.yml")
-            key = host_keys.first_contact(host.address, host.port, expected=host.fingerprint).key
-            host_keys.pin(pins, host.address, host.port, key)
-            target = Target(host.name, host.address, host.port, host.user, host.key)
+            target = pinned(pins, host)
             with connection.connect(target, pins) as made:
                 found = preflight(target.name, functools.partial(connection.exec, made))
             assert lab.execute(host.name, "sh", "-c", _READY, timeout=300)[0] == 0
             for name, (before, step, after) in CASES.items():
-
-                def record(host: str, at: str, result: Mapping[str, Any], name: str = name, **options: Any) -> Any:
-                    recorded[name] = {"unreachable": options["unreachable"], "result": _kept(result)}
-                    return kept(host, at, result, **options)
-
                 lines = "".join(f"      {line}\n" for line in step.strip().splitlines())
                 with open(playbook, "w", encoding="utf-8") as file:
                     file.write(f"- hosts: all\n  gather_facts: false\n  tasks:\n    - name: It\n{lines}")
                 assert lab.execute(host.name, "sh", "-c", before, timeout=60)[0] == 0, name
-                progress.classify = record  # type: ignore[assignment]
                 outcome = run_playbook(
                     playbook,
                     [target],
@@ -134,6 +131,7 @@ def main() -> None:
                     on_event=lambda _: None,
                 )[host.name]
                 assert outcome.error is not None, f"{name}: nothing went wrong"
+                recorded[name] = answers[-1]
                 assert lab.execute(host.name, "sh", "-c", after, timeout=60)[0] == 0, name
                 said = (f"{name}", f"{type(outcome.error).__name__}: {outcome.error}", str(outcome.error.hint))
                 sys.stdout.write("\n    ".join(said) + "\n")

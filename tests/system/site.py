@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
-from tests.conftest import REPOSITORY, Cli, Result
+from tests.conftest import REPOSITORY, Cli, Result, _environment
 
 T = TypeVar("T")
 #: Where jobs without a container are at home.
@@ -31,6 +32,19 @@ def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T
         assert time.monotonic() < deadline, f"{what} did not come within {patience_s:.0f} s"
         time.sleep(0.1)
     return found
+
+
+@contextlib.contextmanager
+def machines(session_dir: str, name: str, number: int) -> Iterator[Site]:
+    """This many machines of a module's own, in no pool yet; its server and they are gone afterwards."""
+    lab = SystemLab(os.path.join(session_dir, name))
+    folder = tempfile.mkdtemp(prefix=name[0], dir=session_dir)
+    cli = Cli(_environment(session_dir, folder))
+    try:
+        yield Site(lab, lab.up(number), cli, folder)
+    finally:
+        cli("server", "stop", timeout=60)
+        lab.down()
 
 
 class Site:

@@ -18,11 +18,10 @@ from pool.lab import image as lab_image
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
 from pool.runner import processes
-from tests.conftest import Cli, _environment
 from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
 from tests.runner_host import RunnerHost
-from tests.system.site import Site, until
+from tests.system.site import Site, machines, until
 
 _LAB = tuple[SystemLab, list[LabHost]]
 _NAMES = ("shell", "prints", "bare")
@@ -69,20 +68,14 @@ def bench(session_dir: str, images: dict[str, str]) -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def docker_host(system_lab: _LAB, session_dir: str) -> Iterator[Site]:
     """One more host, with Docker, in a pool of its own."""
-    lab = SystemLab(os.path.join(session_dir, "docker"))
-    folder = tempfile.mkdtemp(prefix="y", dir=session_dir)
-    cli = Cli(_environment(session_dir, folder))
-    try:
-        site = Site(lab, lab.up(1), cli, folder)
-        rc, said = lab.execute("node1", "sh", "-ec", _INSTALL, timeout=300)
+    with machines(session_dir, "docker", 1) as site:
+        rc, said = site.lab.execute("node1", "sh", "-ec", _INSTALL, timeout=300)
         assert rc == 0, said
         site.settle()
         yield site
         site.clear()
         assert site.on("node1", "docker ps --all --quiet") == ""
-        assert cli("server", "stop", timeout=60).rc == 0
-    finally:
-        lab.down()
+        assert site.cli("server", "stop", timeout=60).rc == 0
 
 
 def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
 from pool.provision.playbook import run_playbook
-from pool.ssh import host_keys
-from pool.ssh.destination import Target
+from tests.conftest import pinned
 from tests.system.site import until
 
 _PLAY = """
@@ -26,8 +25,7 @@ def test_a_step_as_root_ends_with_its_playbook(system_lab: tuple[SystemLab, list
     lab, (host, *_) = system_lab
     pins, playbook = str(tmp_path / "known_hosts"), tmp_path / "step.yml"
     playbook.write_text(_PLAY)
-    key = host_keys.first_contact(host.address, host.port, expected=host.fingerprint).key
-    host_keys.pin(pins, host.address, host.port, key)
+    target = pinned(pins, host)
 
     def owners() -> list[str]:
         code, said = lab.execute(host.name, "sh", "-c", "pgrep -f '[s]leep 808' | xargs -r ps -o user= -p", timeout=60)
@@ -36,7 +34,7 @@ def test_a_step_as_root_ends_with_its_playbook(system_lab: tuple[SystemLab, list
 
     given_up = run_playbook(
         str(playbook),
-        [Target(host.name, host.address, host.port, host.user, host.key)],
+        [target],
         known_hosts=pins,
         log=str(tmp_path / "log"),
         variables={host.name: {"ansible_python_interpreter": "/usr/bin/python3"}},

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pool.lab.system import SystemLab
-from tests.conftest import Cli, _environment
-from tests.system.site import Site, until
+from tests.system.site import Site, machines, until
 
 #: node2's own engine, with settings that are not ours.
 _OWN_DOCKER = """
@@ -32,17 +29,10 @@ tar -c . | docker import - shell:1 && rm -r /run/shell
 @pytest.fixture(scope="module")
 def site(session_dir: str) -> Iterator[Site]:
     """Two machines of these tests' own, in no pool yet: node1 has nothing, node2 had Docker before us."""
-    lab = SystemLab(os.path.join(session_dir, "whole"))
-    folder = tempfile.mkdtemp(prefix="w", dir=session_dir)
-    cli = Cli(_environment(session_dir, folder))
-    try:
-        site = Site(lab, lab.up(2), cli, folder)
+    with machines(session_dir, "whole", 2) as site:
         site.on("node1", "apt-get -q update", timeout=300)
         site.on("node2", _OWN_DOCKER, timeout=300)
         yield site
-    finally:
-        cli("server", "stop", timeout=60)
-        lab.down()
 
 
 def test_from_bare_to_host_and_exactly_back(site: Site) -> None:

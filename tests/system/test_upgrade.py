@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pool.lab.system import SystemLab
 from pool.provision.zipapp import build_runner
-from tests.conftest import REPOSITORY, Cli, _environment
-from tests.system.site import Site, until
+from tests.conftest import REPOSITORY, pinned
+from tests.system.site import Site, machines, until
 
 _STAND_INS = REPOSITORY / "tests" / "molecule" / "nvidia"
 _OLD, _NEW = "580.95.05", "580.105.08"
@@ -47,10 +45,10 @@ modprobe --all nvidia && systemctl restart nvidia-persistenced
 
 def play(site: Site, playbook: str, *options: str) -> subprocess.Popen[str]:
     """Start `ansible-playbook -i inventory playbooks/…`, from the checkout."""
-    known, inventory = Path(site.folder, "known"), Path(site.folder, "inventory.ini")
+    known, inventory = os.path.join(site.folder, "known"), Path(site.folder, "inventory.ini")
     hosts = list(site.hosts.values())
-    keys = [Path(site.lab.root, host.name, "host_key.pub").read_text() for host in hosts]
-    known.write_text("".join(f"{host.address} {key}" for host, key in zip(hosts, keys, strict=True)))
+    for host in hosts:
+        pinned(known, host)
     inventory.write_text(
         "".join(f"{host.name} ansible_host={host.address}\n" for host in hosts)
         + f"[all:vars]\nansible_user=debian\nansible_ssh_private_key_file={hosts[0].key}\n"
@@ -123,20 +121,13 @@ def test_runners_under_their_jobs(site: Site, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def fleet(session_dir: str) -> Iterator[Site]:
     """Two machines of these tests' own, in a pool, with a driver that is not the newest."""
-    lab = SystemLab(os.path.join(session_dir, "fleet"))
-    folder = tempfile.mkdtemp(prefix="f", dir=session_dir)
-    cli = Cli(_environment(session_dir, folder))
-    try:
-        fleet = Site(lab, lab.up(2), cli, folder)
+    with machines(session_dir, "fleet", 2) as fleet:
         with ThreadPoolExecutor() as side_by_side:
             made = [side_by_side.submit(_give_a_driver, fleet, name) for name in fleet.hosts]
             added = fleet.add(*fleet.hosts)
             assert all(each.rc == 0 for each in added.values()), added
             assert [each.result() for each in made]
         yield fleet
-    finally:
-        cli("server", "stop", timeout=60)
-        lab.down()
 
 
 def _give_a_driver(fleet: Site, name: str) -> str:
