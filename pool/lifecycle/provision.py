@@ -117,17 +117,21 @@ def converge(
     try:
         zipapp = os.path.join(ctx.folder, "ansible", "runner.pyz")
         os.makedirs(os.path.dirname(zipapp), mode=0o700, exist_ok=True)
-        build_runner(zipapp)
+        sha256 = build_runner(zipapp)
         keys = [public_key(ctx.folder)]
         outcomes = run_playbook(
             "host.yml",
             [target_of(each.host) for each in entered],
             known_hosts=known_hosts(ctx),
             log=log,
-            variables={each.host.name: _variables(each, manner, zipapp, keys) for each in entered},
+            variables={
+                each.host.name: runner_variables(each.found, zipapp, keys, sha256=sha256) | _chosen(manner)
+                for each in entered
+            },
             on_event=on_step if manner.dry_run else finish.take,
             check=manner.dry_run,
-            skip=frozenset.intersection(*(left_out(each.found, manner.skip) for each in entered)),
+            skip=frozenset.intersection(*(left_out(each.found, manner.skip) for each in entered))
+            | (frozenset() if manner.dry_run else {"dry_run"}),
             timeout_s=_ALL_S,
         )
     except Exception as error:  # whatever it is, no host may stay as if it were still being added
@@ -237,11 +241,9 @@ def _enter(ctx: Context, host: Host, manner: Manner, on_step: Callable[[StepEven
     return entered
 
 
-def _variables(each: Entered, manner: Manner, zipapp: str, keys: Sequence[str]) -> dict[str, Any]:
-    variables: dict[str, Any] = {"pool_skip": sorted(manner.skip)}
-    if manner.reboot:
-        variables["nvidia_driver_reboot"] = "when_idle"
-    return runner_variables(each.found, zipapp, keys) | variables
+def _chosen(manner: Manner) -> dict[str, Any]:
+    """What the person who provisions has chosen, as the playbook is told."""
+    return {"pool_skip": sorted(manner.skip)} | ({"nvidia_driver_reboot": "when_idle"} if manner.reboot else {})
 
 
 def _settle_login(ctx: Context, host: Host, scope: Scope) -> tuple[Host, str]:

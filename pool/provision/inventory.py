@@ -88,10 +88,11 @@ def inventory(
     return {"all": {"hosts": hosts}}
 
 
-def runner_variables(found: Preflight, zipapp: str, keys: Sequence[str] = ()) -> dict[str, JSON]:
+def runner_variables(found: Preflight, zipapp: str, keys: Sequence[str] = (), *, sha256: str = "") -> dict[str, JSON]:
     """What the playbooks need to know of a host that was looked at: its interpreter, scope, home; and the zipapp.
 
-    `keys` are the public keys of servers that shall be let in to the runner.
+    `keys` are the public keys of servers that shall be let in to the runner. With the zipapp's `sha256` a host that has
+    everything is told by one step.
     """
     return {
         "ansible_python_interpreter": found.python,
@@ -102,6 +103,7 @@ def runner_variables(found: Preflight, zipapp: str, keys: Sequence[str] = ()) ->
         "runner_users": [] if found.root else [_checked("user", found.user)],
         "runner_keys": list(keys),
         "runner_zipapp": zipapp,
+        "runner_zipapp_sha256": sha256,
     }
 
 

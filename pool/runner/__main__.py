@@ -56,16 +56,16 @@ def _serve(state: str) -> int:
 
 
 def _start(state: str, files: list[str]) -> int:
-    from pool.runner import daemon
+    from pool.runner import presence
 
-    runs = daemon.running(state)
-    if runs and not daemon.is_older(state, files):
+    runs = presence.running(state)
+    if runs and not presence.is_older(state, files):
         return 0
-    if runs and not daemon.stop(state):
+    if runs and not presence.stop(state):
         return 1
-    daemon.detach(state)
+    presence.detach(state)
     deadline = time.monotonic() + 10.0
-    while not daemon.running(state):
+    while not presence.running(state):
         if time.monotonic() > deadline:
             sys.stderr.write("pool-runner: did not start; see {}\n".format(os.path.join(state, "runner.log")))
             return 1
@@ -75,9 +75,9 @@ def _start(state: str, files: list[str]) -> int:
 
 
 def _stop(state: str) -> int:
-    from pool.runner import daemon
+    from pool.runner import presence
 
-    return 0 if daemon.stop(state) else 1
+    return 0 if presence.stop(state) else 1
 
 
 def _restart(state: str) -> int:

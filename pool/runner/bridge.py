@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 
-from pool.runner import daemon, frames, launch
+from pool.runner import frames, presence
 from pool.runner.ask import SOCKET
 
 _CONNECT_S = 10.0
@@ -43,7 +43,7 @@ def main(state: str) -> int:
 
 
 def _connect(state: str) -> socket.socket | None:
-    own = not launch.under_systemd() and os.access(state, os.W_OK)
+    own = not presence.under_systemd() and os.access(state, os.W_OK)
     deadline = time.monotonic() + _CONNECT_S
     tried = False
     while time.monotonic() < deadline:
@@ -55,7 +55,7 @@ def _connect(state: str) -> socket.socket | None:
             link.close()
         if own and not tried:
             tried = True
-            daemon.detach(state)
+            presence.detach(state)
         time.sleep(0.02)
     return None
 

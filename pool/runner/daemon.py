@@ -18,14 +18,12 @@ import threading
 import time
 from typing import Any, Callable
 
-from pool.runner import durable, frames, notify, processes
+from pool.runner import durable, frames, notify, presence, processes
 from pool.runner.ask import SOCKET, ask
 from pool.runner.frames import Decoder, Frame, FrameError
 from pool.runner.ledger import RefusedError
 from pool.runner.service import Peer, Service
 
-#: Held by the runner that serves the folder.
-LOCK = "daemon.lock"
 #: Users, one name a line, who may speak to a runner that runs as root (the role writes it).
 USERS_FILE = "users"
 _REQUESTS_AT_ONCE = 256
@@ -38,13 +36,13 @@ def serve(state: str) -> int:
     """Run in the foreground until SIGTERM; 1 when another runner has this folder."""
     os.makedirs(state, mode=0o711, exist_ok=True)
     os.chdir(state)  # the socket is bound by its short name: a Unix path may have 107 bytes
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(presence.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.stderr.write("another runner serves {}\n".format(state))
         return 1
-    durable.write_json(os.path.join(state, "daemon.json"), processes.identity(os.getpid()), 0o644)
+    durable.write_json(os.path.join(state, presence.FILE), processes.identity(os.getpid()), 0o644)
     daemon = Daemon(state)
     signal.signal(signal.SIGTERM, lambda *_: daemon.close())
     notify.ready(lambda: _answers(state))
@@ -223,49 +221,6 @@ class Connection:
 
     def _refuse(self, frame: Frame, cause: str, message: str, details: dict[str, Any]) -> None:
         self.send(Frame(frames.ERROR, frame.stream, {"cause": cause, "message": message, "details": details}))
-
-
-def running(state: str) -> dict[str, Any] | None:
-    """The identity of the runner that serves `state`; None when none does."""
-    who = durable.read_json(os.path.join(state, "daemon.json"))
-    return who if processes.alive(who) else None
-
-
-def is_older(state: str, files: list[str]) -> bool:
-    """True when the runner of `state` has run since before one of `files` was written."""
-    since = os.stat(os.path.join(state, "daemon.json")).st_mtime_ns
-    return any(os.stat(path).st_mtime_ns > since for path in files)
-
-
-def stop(state: str, wait_s: float = 10.0) -> bool:
-    """End the runner of `state`; its jobs run on. False when it does not go."""
-    who = running(state)
-    deadline = time.monotonic() + wait_s
-    if who:
-        processes.send([int(who["pid"])], signal.SIGTERM)
-    while processes.alive(who):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def detach(state: str) -> None:
-    """Start `serve` as a process of its own: twice forked, its own session, nothing of ours held open."""
-    if os.fork():
-        os.wait()
-        return
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.makedirs(state, mode=0o711, exist_ok=True)
-    log = os.open(os.path.join(state, "runner.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for fd, source in ((0, null), (1, log), (2, log)):
-        os.dup2(source, fd)
-    os.closerange(3, 256)
-    argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "serve"]
-    os.execv(argv[0], argv)
 
 
 def _peer_uid(bridge: socket.socket) -> int:

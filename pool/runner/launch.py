@@ -3,12 +3,11 @@ runner is root under systemd, else as a session of its own, by a fork of the for
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 
-from pool.runner import processes
+from pool.runner import presence, processes
 from pool.runner.forker import Forked, Forker
 from pool.runner.jobs import JobFolder
 
@@ -16,17 +15,12 @@ from pool.runner.jobs import JobFolder
 STOP_SIGNAL = signal.SIGTERM
 
 
-def under_systemd() -> bool:
-    """True where jobs become units of the system's own systemd."""
-    return os.getuid() == 0 and os.path.isdir("/run/systemd/system") and os.environ.get("POOL_RUNNER_SCOPE") != "user"
-
-
 class Launcher:
     """Starts supervisors for the runner of one state folder."""
 
     def __init__(self, state: str) -> None:
         self._state = state
-        self._forker = None if under_systemd() else Forker(state)
+        self._forker = None if presence.under_systemd() else Forker(state)
 
     def supervise(self, job: str) -> subprocess.Popen[bytes] | Forked:
         """Start the supervisor of `job`; it may find that another has taken the job, and then does nothing."""
@@ -41,7 +35,7 @@ class Launcher:
 
 def _start(state: str, job: str) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "supervise", job]
-    if under_systemd():
+    if presence.under_systemd():
         argv = _unit_argv(job) + argv
     with open(JobFolder(state, job).file("supervisor.err"), "wb") as errors:
         return subprocess.Popen(

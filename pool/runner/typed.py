@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any, Iterator
 
-from pool.runner import daemon, durable, probe
+from pool.runner import durable, presence
 from pool.runner.ask import ask
 from pool.runner.drain import Drain, sentence
 from pool.runner.ledger import RefusedError
@@ -58,6 +58,8 @@ def main(state: str, verb: str, words: list[str]) -> int:
         if verb == "status":
             return _status(state)
         if verb == "facts":
+            from pool.runner import probe
+
             sys.stdout.write(json.dumps(probe.facts(state)) + "\n")
             return 0
         if verb == "undrain":
@@ -93,7 +95,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 
 def _status(state: str) -> int:
-    who = daemon.running(state)
+    who = presence.running(state)
     answer = {"version": VERSION, "running": bool(who), "pid": who["pid"] if who else None, **_standing(state)}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0 if who else 3
@@ -126,7 +128,7 @@ def _change(state: str, verb: str, **asked: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _stopped(state: str) -> Iterator[bool]:
     """True inside while no runner serves the folder, and none can begin to."""
-    with open(os.path.join(state, daemon.LOCK), "a") as lock:
+    with open(os.path.join(state, presence.LOCK), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import os
 import shutil
 import signal
@@ -65,7 +66,8 @@ class Site:
         with connection.connect(target, self.known_hosts) as made:
             found = preflight(target.name, functools.partial(connection.exec, made))
         assert found.scope == "user"
-        return dict(runner_variables(found, self.zipapp))
+        digest = hashlib.sha256(Path(self.zipapp).read_bytes()).hexdigest()
+        return dict(runner_variables(found, self.zipapp, sha256=digest))
 
     def play(self, playbook: str, **options: Any) -> dict[str, Outcome]:
         """Run one of the product's playbooks, or a file, on all hosts."""
@@ -160,6 +162,32 @@ def test_bare_host_to_served_and_back(pair: Site, ssh: Ssh) -> None:
         assert all(outcome.ok for outcome in removed.values()), removed
         assert {host.name: tree(host.home) for host in pair.hosts} == before
     assert all(outcome.changed == 0 for outcome in removed.values())
+
+
+#: The step that tells whether anything of the runner differs.
+COMPARE = "Compare what is there with what shall be"
+DAMAGES = {
+    "the command is gone": "rm .local/bin/pool-runner",
+    "the command is another": "echo >> .local/bin/pool-runner",
+    "the program is another": "echo >> .local/lib/pool-runner/runner.pyz",
+    "the program is closed": "chmod 600 .local/lib/pool-runner/runner.pyz",
+    "the program is newer than the runner": "touch .local/lib/pool-runner/runner.pyz",
+    "the runner is ended": ".local/bin/pool-runner stop",
+}
+
+
+def test_a_whole_host_takes_one_step_and_any_damage_is_mended(site: Site, ssh: Ssh) -> None:
+    """One step tells that nothing differs; whatever differs is seen to, and then one step is enough again."""
+    host = site.hosts[0]
+    assert site.play("host.yml")["gpu1"].ok
+    for damage, command in DAMAGES.items():
+        assert ssh(host, command).returncode == 0, damage
+        mended = site.play("host.yml")["gpu1"]
+        assert (mended.ok, mended.changed > 0) == (True, True), (damage, mended)
+        assert '"running": true' in status(ssh, host).stdout, damage
+        again = site.play("host.yml")["gpu1"]
+        assert (again.ok, again.changed) == (True, 0), (damage, again)
+        assert [event.step for event in site.events if event.status == "ok"] == [COMPARE], damage
 
 
 def test_only_what_was_made_is_removed(site: Site) -> None:

@@ -24,6 +24,13 @@ mkdir /run/shell && cd /run/shell
 for file in /bin/sh $(ldd /bin/sh | grep -o '/[^ ]*'); do cp -L --parents "$file" .; done
 tar -c . | docker import - shell:1 && rm -r /run/shell
 """
+#: What a provisioned host is brought back from, each with one change.
+_DAMAGES = (
+    "systemctl disable --quiet pool-runner",
+    "chmod 700 /var/lib/pool-runner",
+    "sed -i /pool$/d /var/lib/pool-runner/users",
+    "sed -i 's/^restrict,//' /var/lib/pool-runner/login/.ssh/authorized_keys",
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,12 @@ def test_from_bare_to_host_and_exactly_back(site: Site) -> None:
     again = site.cli("provision", "-y", timeout=600)
     assert again.rc == 0, again
     assert all(f"{name} is ready (changed=0)" in again.stderr for name in site.hosts), again
+    assert "Write the unit" not in again.stderr, again
+    for damage in _DAMAGES:
+        site.on("node1", damage)
+        mended = site.cli("provision", "node1", "-y", timeout=600)
+        assert mended.rc == 0, (damage, mended)
+        assert "node1 is ready (changed=1)" in mended.stderr, (damage, mended)
     checked = site.cli("doctor", timeout=300)
     assert checked.rc == 0, checked
     assert checked.stdout.count(" ok") == 6, checked
