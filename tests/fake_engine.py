@@ -6,6 +6,7 @@ of its source in the words of the command, and an image is what `FakeEngine.imag
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pool.runner import processes
+from pool.runner import processes, reference
 
 
 class _RefusedError(Exception):
@@ -51,6 +52,8 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         self.images: dict[str, dict[str, Any]] = {}  #: name -> {"Cmd": [...], "User": "", "sh": bool}
         self.registry: dict[str, list[dict[str, Any]]] = {}  #: name -> what a pull of it says, line by line
         self.pulls: list[tuple[str, str]] = []  #: (name, its login header)
+        self.asked: list[str] = []  #: names whose registry was asked what they mean
+        self.moved: dict[str, str] = {}  #: name -> the digest it means, when that is no longer its first
         self.containers: dict[str, FakeContainer] = {}
         self.info: dict[str, Any] = {"Architecture": os.uname().machine, "Runtimes": {"runc": {}}}
         self._links: list[socket.socket] = []
@@ -176,19 +179,47 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
     def inspect(self, name: str) -> dict[str, Any]:
         """What is known of an image that is here."""
         image = self._image(name)
+        key = next(key for key, each in self.images.items() if each is image)
         return {
-            "Id": "sha256:" + name.removeprefix("sha256:"),
+            "Id": "sha256:" + key,
+            "RepoTags": [] if "@" in key else [key],
+            "RepoDigests": image.get("RepoDigests", [key] if "@" in key else []),
+            "Size": image.get("Size", 1 << 30),
             "Architecture": image.get("arch", ""),
             "Config": {"User": image.get("User", ""), "Cmd": image["Cmd"]},
         }
+
+    def remove_image(self, name: str) -> list[dict[str, str]]:
+        """Remove it; not one that a container was made of."""
+        image = self.inspect(name)
+        if any(made.config["Image"] == image["Id"] for made in self.containers.values()):
+            raise _RefusedError(409, f"conflict: unable to remove {name}: container is using it")
+        del self.images[image["Id"].removeprefix("sha256:")]
+        return [{"Deleted": image["Id"]}]
+
+    def digest(self, name: str) -> str:
+        """What a name in the registry means now."""
+        return self.moved.get(name, "sha256:" + hashlib.sha256(name.encode()).hexdigest())
+
+    def distribution(self, name: str) -> dict[str, Any]:
+        """What the registry says that a name means."""
+        self.asked.append(name)
+        for line in self._served(name):
+            if "error" in line:
+                raise _RefusedError(500, line["error"])
+        return {"Descriptor": {"digest": self.digest(name)}, "Platforms": []}
+
+    def _served(self, name: str) -> list[dict[str, Any]]:
+        if name not in self.registry:
+            raise _RefusedError(500, f'Get "https://{name}": dial tcp: connect: connection refused')
+        return self.registry[name]
 
     def pull(self, query: dict[str, str], login: str) -> list[dict[str, Any]]:
         """What the registry says; the image is here once it has said it without an error."""
         name = query["fromImage"]
         self.pulls.append((name, login))
-        lines = self.registry.get(name)
-        if lines is None:
-            raise _RefusedError(500, f'Get "https://{name}": dial tcp: connect: connection refused')
+        pinned = {reference.pinned(each, self.digest(each)): each for each in self.registry}
+        lines = self._served(pinned.get(name, name))
         if not any("error" in line for line in lines):
             self.images.setdefault(name, {"Cmd": ["true"]})
         return lines
@@ -223,6 +254,12 @@ class _Request(BaseHTTPRequestHandler):
                 self._say({"Version": "27.0", "ApiVersion": "1.46", "MinAPIVersion": "1.24"})
             case "GET", "info":
                 self._say(engine.info)
+            case "GET", "images", "json":
+                self._say([engine.inspect(name) for name in engine.images])
+            case "GET", "distribution", *name, "json":
+                self._say(engine.distribution("/".join(name)))
+            case "DELETE", "images", *name:
+                self._say(engine.remove_image("/".join(name)))
             case "GET", "images", *name, "json":
                 self._say(engine.inspect("/".join(name)))
             case "POST", "images", "create":
@@ -231,7 +268,7 @@ class _Request(BaseHTTPRequestHandler):
             case "POST", "containers", "create":
                 self._say(engine.create(query["name"], body), 201)
             case "GET", "containers", "json":
-                self._say(self._listed(json.loads(query["filters"])["label"]))
+                self._say(self._listed(json.loads(query.get("filters", "{}")).get("label", [])))
             case "GET", "containers", name, "json":
                 self._say(engine.look(engine.found(name)))
             case "DELETE", "containers", name:
@@ -258,7 +295,9 @@ class _Request(BaseHTTPRequestHandler):
     def _listed(self, labels: list[str]) -> list[dict[str, Any]]:
         wanted = dict(label.split("=", 1) for label in labels)
         made = [each for each in self.server.containers.values() if wanted.items() <= each.config["Labels"].items()]
-        return [{"Labels": each.config["Labels"], "State": each.state} for each in made]
+        return [
+            {"Labels": each.config["Labels"], "State": each.state, "ImageID": each.config["Image"]} for each in made
+        ]
 
     def _say(self, answer: Any, status: int = 200, text: str | None = None) -> None:
         data = (text if text is not None else "" if answer is None else json.dumps(answer)).encode()

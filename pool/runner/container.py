@@ -36,7 +36,7 @@ _REST_S = 10.0
 #: Stands in the log where an engine that was restarted may have dropped output of a container that went on.
 _GAP = b"pool: the Docker engine was restarted: output may be missing here\n"
 
-_LABEL_JOB, _LABEL_RUNNER = "pool.job", "pool.runner"
+LABEL_JOB, _LABEL_RUNNER = "pool.job", "pool.runner"
 
 
 def name_of(job: str) -> str:
@@ -46,7 +46,7 @@ def name_of(job: str) -> str:
 
 def labels(job: str, pool: str, attempt: int, state: str) -> dict[str, str]:
     """What says whose a container is: nothing without these is ever touched."""
-    return {"pool.uuid": pool, _LABEL_JOB: job, "pool.attempt": str(attempt), _LABEL_RUNNER: state}
+    return {"pool.uuid": pool, LABEL_JOB: job, "pool.attempt": str(attempt), _LABEL_RUNNER: state}
 
 
 class Container:
@@ -272,7 +272,7 @@ def sweep(engine: Engine, state: str, may_go: Callable[[str, bool], bool]) -> bo
         found = engine.ask("GET", "/containers/json", timeout_s=_PATIENCE_S, all="1", filters=wanted)
     except (EngineError, EngineGoneError):
         return False
-    jobs = [(each["Labels"].get(_LABEL_JOB, ""), each["State"]) for each in found]
+    jobs = [(each["Labels"].get(LABEL_JOB, ""), each["State"]) for each in found]
     removed = [remove(engine, job) for job, running in jobs if may_go(job, running == "running")]
     return all(removed)
 

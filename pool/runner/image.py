@@ -1,79 +1,76 @@
-"""Container images of this host: had before a job starts, each pulled once however many jobs wait for it.
+"""Container images of this host: what a name means now, and the image itself, had before a job starts.
 
-A login is for one pull alone: it goes to the engine in a header, and nowhere else.
+What a name means is asked of its registry once a run, on one host: `repository@sha256:…`. Every host of the run then
+has that very image, whatever the tag means by then.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
-import threading
+import time
 from typing import Any
 
+from pool.runner import reference
 from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.ledger import RefusedError
+from pool.runner.pull import Pulls, refusal, timed_out
+from pool.runner.shelf import Shelf
 
-#: A registry that says nothing for this long will not.
-_SILENCE_S = 120.0
 _LOOK_S = 10.0
-
-#: The cause of a failed pull, by what engines and registries say, and in words. The first that matches counts.
-_CAUSES = (
-    ("disk_full", "no space left on device|disk quota exceeded", "there is no space left for it"),
-    ("wrong_platform", "no matching manifest|does not match the specified platform", "there is none for {arch} hosts"),
-    ("rate_limited", "toomanyrequests|rate limit", "its registry has had too many pulls from here"),
-    ("refused_login", "incorrect username or password|unauthorized|authentication required|401", "{login}"),
-    ("no_such_image", "manifest unknown|manifest for .* not found|not found|name unknown", "there is no such image"),
-    ("refused_login", "denied|no basic auth|403", "{login}"),
-    (
-        "registry_unreachable",
-        r"dial tcp|no such host|connection refused|i/o timeout|timeout|timed out|EOF|x509|certificate|tls|"
-        r"HTTP response to HTTPS client|network is unreachable|no route to host|lookup|connection reset",
-        "its registry cannot be reached",
-    ),
-    ("bad_image", "invalid reference format|invalid tag|repository name must be", "that is not the name of an image"),
-)
+#: How long a registry may take to say what a name means: where a copy is here, and where there is none.
+_ASK_S, _ASK_LONG_S = 3.0, 15.0
+#: One that could not be reached is not asked again for so long, where a copy is here.
+_SILENT_S = 60.0
 #: Host architecture -> what it can run, by Docker's names.
 _RUNS = {"amd64": {"amd64", "386"}, "arm64": {"arm64", "arm"}}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class Images:
-    """Brings images here. Safe to use from several threads."""
+    """Brings images to the host of one state folder. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: str) -> None:
         self._engine = Engine()
-        self._lock = threading.Lock()
-        self._pulls: dict[tuple[str, str], _Pull] = {}
+        self.shelf = Shelf(state, self._engine)
+        self._pulls = Pulls(self._engine, self.shelf.keep)
+        self._silent: dict[str, float] = {}
+        self._machine = ""
 
-    def ready(self, name: str, login: list[str] | None, wait_s: float) -> dict[str, Any]:
-        """`{"image": its id}` once it is here, else, after `wait_s`, `{"image": None, "progress": …}`: ask again.
+    def ready(
+        self, name: str, login: list[str] | None, wait_s: float, pinned: str | None = None, job: str = ""
+    ) -> dict[str, Any]:
+        """`{"image": its id, "pinned", "said"}` once it is here, else, after `wait_s`, with `"image": None` and
+        `"progress"`: ask again, with the `pinned` that was answered.
 
-        RefusedError with the cause when it cannot be had.
+        `pinned` is the name with its digest, which other hosts take as it is; empty where it is in no registry and
+        each host has its own copy; None to find out. `said` is what else there is to say of that. The image stays
+        while `job` is here. RefusedError with the cause when it cannot be had.
         """
         try:
-            image = self.find(name)
+            said = ""
+            if pinned is None:
+                pinned, said = self._meaning(name, login)
+            exact, progress = pinned or name, ""
+            image = self._take(exact, name, job)
+            if image is None and not pinned:
+                text = "image {}: it is in no registry, and this host has none of that name".format(name)
+                raise RefusedError("no_such_image", text)
             if image is None:
-                pull = self._pull(name, login)
-                if not pull.done.wait(wait_s):
-                    return {"image": None, "progress": pull.progress()}
-                with self._lock:
-                    self._pulls.pop(pull.key, None)
-                if pull.problem:
-                    raise refusal(name, pull.problem, self._arch(), bool(login))
-                image = self.find(name)
+                pull = self._pulls.of(exact, login)
+                if pull.done.wait(wait_s):
+                    self._raise(name, pull.problem, login)
+                    image = self._take(exact, name, job)
+                else:
+                    progress = pull.progress()
         except EngineGoneError as error:
             raise RefusedError("no_docker", str(error)) from error
-        if image is None:
+        if image is None and not progress:
             raise RefusedError("no_such_image", "image {}: it was pulled, and is not here".format(name))
-        return {"image": self._fitting(name, image)}
+        found = self._fitting(name, image) if image else None
+        return {"image": found, "pinned": pinned, "said": said, "progress": progress}
 
     def find(self, name: str) -> dict[str, Any] | None:
         """What the engine knows about an image that is here, by name or id; None when it is not."""
-        if not name or name != name.strip() or re.search(r"[\s?#%\\]|\.\./", name):
-            raise RefusedError("bad_image", "{!r} is not the name of an image".format(name))
+        reference.check(name)
         try:
             found: dict[str, Any] = self._engine.ask("GET", "/images/{}/json".format(name), timeout_s=_LOOK_S)
         except EngineError as error:
@@ -82,15 +79,63 @@ class Images:
             raise RefusedError("bad_image", "image {}: {}".format(name, error)) from error
         return found
 
-    def _pull(self, name: str, login: list[str] | None) -> _Pull:
-        """The pull of this image with this login that is under way; it is begun when there is none."""
-        key = (name, hashlib.sha256(json.dumps(login).encode()).hexdigest())
-        with self._lock:
-            pull = self._pulls.get(key)
-            if pull is None:
-                pull = self._pulls[key] = _Pull(key)
-                threading.Thread(target=pull.run, args=(self._engine, login), name="pull", daemon=True).start()
-        return pull
+    def listed(self, live: dict[str, Any]) -> list[dict[str, Any]]:
+        """As of Shelf; RefusedError where no engine tells."""
+        try:
+            return self.shelf.listed(live)
+        except (EngineError, EngineGoneError) as error:
+            raise RefusedError("no_docker", str(error)) from error
+
+    def _take(self, exact: str, name: str, job: str) -> dict[str, Any] | None:
+        """The image, if it is here; from now on it is not cleared away while the job is."""
+        with self.shelf.still:
+            image = self.find(exact)
+            if image is not None:
+                self.shelf.take(exact, name, image, job)
+        return image
+
+    def _meaning(self, name: str, login: list[str] | None) -> tuple[str, str]:
+        """The name with the digest that it means now, and what there is to say of it.
+
+        A copy that is here does where its registry cannot be asked; not where that refuses the login.
+        """
+        if reference.digest(name):
+            return reference.pinned(name, reference.digest(name)), ""
+        here = self.find(name)
+        copy = self.shelf.newest(name) or (reference.pinned_in(here, name) if here else "")
+        if here and not copy:
+            return "", "it is in no registry: each host uses its own copy"
+        try:
+            return reference.pinned(name, self._ask_registry(name, login, bool(copy))), ""
+        except RefusedError as error:
+            if not copy or error.cause == "no_docker" or (login and error.cause == "refused_login"):
+                raise
+            return copy, "its registry does not tell it ({}): a copy is used that is here".format(error.cause)
+
+    def _ask_registry(self, name: str, login: list[str] | None, has_copy: bool) -> str:
+        server, limit = reference.registry(name), _ASK_S if has_copy else _ASK_LONG_S
+        if has_copy and time.monotonic() < self._silent.get(server, 0.0):
+            raise RefusedError("registry_unreachable", "image {}: its registry could not be reached".format(name))
+        headers, path = reference.header(name, login), "/distribution/{}/json".format(name)
+        try:
+            answer = self._engine.ask("GET", path, headers=headers, timeout_s=limit)
+            return str(answer["Descriptor"]["digest"])
+        except EngineError as error:
+            found = refusal(name, str(error), self._arch(), bool(login))
+        except EngineGoneError as error:
+            if not timed_out(error):
+                raise
+            text = "image {}: its registry cannot be reached (no answer within {:.0f} s)".format(name, limit)
+            found = RefusedError("registry_unreachable", text)
+        if found.cause == "registry_unreachable":
+            self._silent[server] = time.monotonic() + _SILENT_S
+        raise found
+
+    def _raise(self, name: str, problem: RefusedError | str, login: list[str] | None) -> None:
+        if isinstance(problem, RefusedError):
+            raise problem
+        if problem:
+            raise refusal(name, problem, self._arch(), bool(login))
 
     def _fitting(self, name: str, image: dict[str, Any]) -> str:
         arch, has = self._arch(), str(image.get("Architecture") or "")
@@ -100,73 +145,6 @@ class Images:
         return str(image["Id"])
 
     def _arch(self) -> str:
-        machine = str(self._engine.ask("GET", "/info", timeout_s=_LOOK_S)["Architecture"])
-        return _MACHINES.get(machine, machine)
-
-
-class _Pull:
-    """One pull, in a thread of its own."""
-
-    def __init__(self, key: tuple[str, str]) -> None:
-        self.key = key
-        self.problem = ""
-        self.done = threading.Event()
-        self._layers: dict[str, tuple[str, int, int]] = {}  # id -> (what is done with it, bytes so far, of)
-
-    def run(self, engine: Engine, login: list[str] | None) -> None:
-        """Until the engine has it, or says why not."""
-        name = self.key[0]
-        headers = {"X-Registry-Auth": _header(name, login)} if login else {}
-        query = {"fromImage": name} if _has_tag(name) else {"fromImage": name, "tag": "latest"}
-        try:
-            for line in engine.follow("POST", "/images/create", headers, _SILENCE_S, **query):
-                if "error" in line:
-                    self.problem = str(line["error"])
-                    return
-                detail = line.get("progressDetail") or {}
-                if line.get("id") and line.get("status") and not line["status"].startswith("Pulling from"):
-                    place = (line["status"], int(detail.get("current") or 0), int(detail.get("total") or 0))
-                    self._layers[line["id"]] = place
-        except (EngineError, EngineGoneError) as error:
-            self.problem = str(error)
-        except Exception as error:  # whoever waits must not wait for ever
-            self.problem = repr(error)
-        finally:
-            self.done.set()
-
-    def progress(self) -> str:
-        """How far it is, for people."""
-        layers = list(self._layers.values())
-        if not layers:
-            return "pulling {}".format(self.key[0])
-        there = [layer for layer in layers if layer[0] in ("Pull complete", "Already exists")]
-        loading = [layer for layer in layers if layer[0] == "Downloading" and layer[2]]
-        text = "pulling {}: {} of {} layers".format(self.key[0], len(there), len(layers))
-        if loading:
-            so_far, of = sum(layer[1] for layer in loading) >> 20, sum(layer[2] for layer in loading) >> 20
-            text += ", {} of {} MB".format(so_far, of)
-        return text
-
-
-def refusal(name: str, said: str, arch: str, with_login: bool) -> RefusedError:
-    """The cause of a failed pull, from what the engine said."""
-    login = "its registry refuses this login" if with_login else "it does not exist, or its registry wants a login"
-    for cause, pattern, words in _CAUSES:
-        if re.search(pattern, said, re.IGNORECASE):
-            text = "image {}: {} ({})".format(name, words.format(arch=arch, login=login), said[:300])
-            return RefusedError(cause, text)
-    return RefusedError("pull_failed", "image {}: {}".format(name, said[:300]))
-
-
-def _has_tag(name: str) -> bool:
-    """True for `image:tag` and `image@digest`; a port of a registry is no tag."""
-    return "@" in name or ":" in name.rpartition("/")[2]
-
-
-def _header(name: str, login: list[str]) -> str:
-    """The login as the engine wants it. It is for the registry of this image alone."""
-    first, slash, _ = name.partition("/")
-    here = slash and ("." in first or ":" in first or first == "localhost")
-    server = first if here else "https://index.docker.io/v1/"
-    auth = {"username": login[0], "password": login[1], "serveraddress": server}
-    return base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()
+        if not self._machine:
+            self._machine = str(self._engine.ask("GET", "/info", timeout_s=_LOOK_S)["Architecture"])
+        return _MACHINES.get(self._machine, self._machine)

@@ -59,7 +59,7 @@ class Service:
         self._supervisors: dict[str, subprocess.Popen[bytes] | Forked] = {}
         os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
         self._archives = Archives(os.path.join(state, "code"))
-        self._images = Images()
+        self._images = Images(state)
         self._preparer = Preparer(state, self._archives, self._images)
         self._containers = Containers(state)
         self._drain = Drain(state, lambda told: announce(None, {"event": "drain", "drain": told}))
@@ -166,9 +166,16 @@ class Service:
         return {}
 
     def verb_image(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Have a container image here; `{"image": None}` when that takes longer than `wait_s`: ask again."""
-        self._own(peer, head, must_exist=False)
-        return self._images.ready(str(head["name"]), head.get("login"), min(float(head.get("wait_s", 0)), 30.0))
+        """Have a container image here for a job; `{"image": None}` when that takes longer than `wait_s`: ask again."""
+        return self._have(head, self._own(peer, head, must_exist=False).job)
+
+    def verb_pull(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
+        """The same for no job, in advance."""
+        return self._have(head)
+
+    def verb_images(self, _: Peer, __: dict[str, Any], ___: bytes) -> dict[str, Any]:
+        """The images that are here, and the jobs that use them."""
+        return {"images": self._images.listed(self._ledger.snapshot())}
 
     def verb_prepare(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Make the job's folder: code unpacked, script and environment written. Nothing of the job runs yet."""
@@ -236,6 +243,10 @@ class Service:
         return {}
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _have(self, head: dict[str, Any], job: str = "") -> dict[str, Any]:
+        wait_s = min(float(head.get("wait_s", 0)), 30.0)
+        return self._images.ready(str(head["name"]), head.get("login"), wait_s, head.get("pinned"), job)
 
     def _own(self, peer: Peer, head: dict[str, Any], must_exist: bool = True) -> JobFolder:
         """The job's folder, of the asking pool; another pool's job is refused."""
@@ -359,6 +370,7 @@ class Service:
                 self._tell(folder)
             elif state in (PREPARED, None):
                 self._expire(folder)
+        self._images.shelf.tidy(self._ledger.snapshot())
 
     def _expire(self, folder: JobFolder) -> None:
         """A job that was made ready and never started: its server is gone or has changed its mind."""
