@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # every command imports this module
     from typing import Any, ClassVar
 
 
+#: Between a message and its hint, where both stand on one line.
+_TRY = "; try: "
+
+
 class PoolError(Exception):
     """Something went wrong."""
 
@@ -46,6 +50,10 @@ class PoolError(Exception):
     def reason(self, host: str) -> str:
         """The message without the name of the host that it begins with, for where that is shown anyway."""
         return self.message.removeprefix(f"{host}: ")
+
+    def line(self) -> str:
+        """The message and its hint as one line, for what keeps no more than a reason; `parted` takes it apart."""
+        return f"{self.message}{_TRY}{self.hint}" if self.hint else self.message
 
     def to_json(self) -> dict[str, Any]:
         """The error as the server sends it: `{"error", "message", "hint", "details"}`."""
@@ -175,6 +183,12 @@ def tree(root: type[PoolError] = PoolError) -> dict[str, type[PoolError]]:
     for child in root.__subclasses__():
         found.update(tree(child))
     return found
+
+
+def parted(line: str) -> tuple[str, str | None]:
+    """The message and the hint, if there is one, of what `PoolError.line` made."""
+    message, _, hint = line.partition(_TRY)
+    return message, hint or None
 
 
 def from_json(data: dict[str, Any]) -> PoolError:

@@ -43,6 +43,7 @@ class TaskSpec:
     working_dir: str = "."  #: relative to the uploaded folder, inside it
     runtime: str = "auto"  #: auto | docker | process
     image: str | None = None
+    pinned: tuple[str, str] | None = None  #: what `image` meant when the run was first launched, and what to say of it
     entrypoint: tuple[str, ...] | None = None
     python: str | None = None
     home_dir: str = "/root"

@@ -11,7 +11,7 @@ import time
 from pool.cli import render
 from pool.cli.terminal import Prefixer, Sanitiser
 from pool.client import Client, died
-from pool.errors import InterruptError, RunError, ServerError
+from pool.errors import InterruptError, RunError, ServerError, parted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _told(run: dict[str, Any], jobs: list[dict[str, Any]]) -> str:
     if jobs[0]["exit_code"]:
         text += f", exit code {jobs[0]['exit_code']}"
     if jobs[0]["reason"]:
-        text += f": {jobs[0]['reason']}"
+        text += f": {parted(jobs[0]['reason'])[0]}"
     return text
 
 
@@ -173,8 +173,9 @@ def exit_code(run: dict[str, Any], *, stopped: bool = False) -> int:
         return code
     if stopped:
         raise InterruptError(f"{run['name']} was stopped")
-    why = next((job["reason"] for job in run["jobs"] if job["reason"]), None)
-    raise RunError(f"{run['name']} {run['status']}" + (f": {why}" if why else ""), hint=f"pool logs {run['name']}")
+    why, hint = parted(next((job["reason"] for job in run["jobs"] if job["reason"]), ""))
+    text = f"{run['name']} {run['status']}" + (f": {why}" if why else "")
+    raise RunError(text, hint=hint or f"pool logs {run['name']}")
 
 
 def _ask_about(name: str) -> str:

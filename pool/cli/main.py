@@ -26,6 +26,8 @@ COMMANDS = {
     "undrain": "give a host jobs again",
     "rm": "take a host out of the pool",
     "inventory": "print the hosts as a dynamic inventory for Ansible",
+    "images": "list the container images on the hosts",
+    "pull": "have hosts pull an image before a task needs it",
     "run": "run a task on the pool",
     "runs": "list the runs",
     "logs": "show what a run wrote",

@@ -74,6 +74,10 @@ def _show_one(run: dict[str, Any], *, as_json: bool) -> int:
         render.write_json(run)
         return 0
     sys.stdout.write(render.table(("NAME", "STATUS", "EXIT", "NODES", "HOSTS", "USER", "AGE"), [_row(run)]) + "\n")
+    image = run["image"]
+    if image:
+        said = f": {image['said']}" if image["said"] else ""
+        sys.stdout.write(f"image  {image['pinned'] or image['name']}{said}\n\n")
     rows = [
         [job["rank"], job["shown"], job["exit_code"], job["host"], len(job["gpus"]), job["log_bytes"], job["reason"]]
         for job in run["jobs"]

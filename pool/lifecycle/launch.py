@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, FencedError, HostError, PoolError, RunError, RunnerError, UnreachableError
-from pool.lifecycle import watch
+from pool.lifecycle import image, watch
 from pool.lifecycle.environment import mpi_hosts, pool_env
 from pool.runner.frames import MAX_BODY
 from pool.states import JobStatus
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: A reservation that is not prepared within this time frees itself on the host.
 _RESERVE_TTL_S = 60.0
-#: A host that pulls an image says after this long how far it is.
-_PULL_WAIT_S = 3.0
 #: Causes of a refusal that another placement may not meet.
 _ELSEWHERE = {"busy", "no_such_gpu", "not_reserved", "draining"}
 
@@ -54,6 +52,7 @@ def launch(ctx: Context, run: Run) -> None:
     """Bring every job of `run` that has a host to running. Never raises: what goes wrong becomes the jobs' state."""
     placed = [job for job in run.jobs if job.status == JobStatus.PLACED]
     if not placed or _make_ready(ctx, run, placed):
+        _forget_login(ctx, run)
         _start(ctx, ctx.store.runs.get(run.id))
     ctx.bell.ring()
 
@@ -66,7 +65,7 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
         hosts = [ctx.store.hosts.get(str(job.host_id)) for job in run.jobs]
         _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
         if spec.request.runtime == "docker":
-            _have_image(ctx, run, spec, ranks)
+            _have_image(ctx, run, spec, ranks, hosts)
         _each(ctx, ranks, lambda rank: _send_code(ctx, run, rank))
         _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, hosts, rank, ranks[0].port))
         _check_not_stopped(ctx, run)
@@ -78,7 +77,7 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
         undo(ctx, run, JobStatus.SUBMITTED, str(error))
     except PoolError as error:
         elsewhere = error.details.get("cause") in _ELSEWHERE
-        undo(ctx, run, JobStatus.SUBMITTED if elsewhere else JobStatus.FAILED, str(error))
+        undo(ctx, run, *((JobStatus.SUBMITTED, str(error)) if elsewhere else (JobStatus.FAILED, error.line())))
     else:
         ctx.store.runs.move_all([job.id for job in placed], JobStatus.STARTING, reason=None)
         return True
@@ -128,35 +127,51 @@ def _reserve(ctx: Context, run: Run, rank: _Rank) -> None:
     rank.has_code, rank.port = bool(answer["has_code"]), int(answer["port"] or 0)
 
 
-def _have_image(ctx: Context, run: Run, spec: TaskSpec, ranks: list[_Rank]) -> None:
+def _have_image(ctx: Context, run: Run, spec: TaskSpec, ranks: list[_Rank], hosts: list[Host]) -> None:
     """Until every host has the image; meanwhile the reservations are renewed, and the plan's reader told how far it is.
 
-    The login goes along each time: the host keeps it for no longer than the pull takes.
+    What its name means is settled by the first rank's host, once for all ranks and attempts of the run. The login goes
+    along each time: the host keeps it for no longer than the pull takes.
     """
+    pinned = run.spec.pinned[0] if run.spec.pinned else ""  # where it was each host's own, it may be other hosts now
+    wanted = image.Wanted(str(spec.image), spec.registry_auth, pinned or None)
+    if not pinned:
+        wanted = _ask_for_image(ctx, wanted, ranks[0], hosts, image.WAIT_S if len(ranks) == 1 else 0.0)
+        if wanted.pinned is not None:
+            ctx.store.runs.pin(run.id, wanted.pinned, wanted.said)
+        if wanted.said:
+            _note(ctx, ranks[0], f"image {wanted.name}: {wanted.said}")
     while True:
-        _each(ctx, ranks, lambda rank: _ask_for_image(ctx, spec, rank))
+        _each(ctx, ranks, lambda rank: _ask_for_image(ctx, wanted, rank, hosts))
         if all(rank.image for rank in ranks):
             return
         _check_not_stopped(ctx, run)
         _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
 
 
-def _ask_for_image(ctx: Context, spec: TaskSpec, rank: _Rank) -> None:
-    if rank.image:
-        return
-    answer, _ = ctx.keeper.request(
-        str(rank.job.host_id),
-        "image",
-        job=rank.job.id,
-        name=spec.image,
-        login=list(spec.registry_auth) if spec.registry_auth else None,
-        wait_s=_PULL_WAIT_S,
-        timeout=120.0,
-    )
-    rank.image = answer["image"]
-    if not rank.image:
-        ctx.store.runs.note(rank.job.id, str(answer["progress"])[:200])
-        ctx.bell.ring()
+def _ask_for_image(
+    ctx: Context, wanted: image.Wanted, rank: _Rank, hosts: list[Host], wait_s: float = image.WAIT_S
+) -> image.Wanted:
+    """Ask the rank's host, unless it has it; what the image is settled as."""
+    if rank.image is None:
+        wanted, rank.image, progress = image.ask(ctx, hosts[rank.job.rank], wanted, wait_s, rank.job.id)
+        if progress and not rank.image:
+            _note(ctx, rank, progress)
+    return wanted
+
+
+def _note(ctx: Context, rank: _Rank, text: str) -> None:
+    ctx.store.runs.note(rank.job.id, text[:200])
+    ctx.bell.ring()
+
+
+def _forget_login(ctx: Context, run: Run) -> None:
+    """The login goes from the disk with the pull, unless another attempt may have to pull elsewhere."""
+    if run.spec.image and not run.spec.retry:
+        with contextlib.suppress(RunError, OSError):  # nothing that a start needs
+            spec = ctx.store.secrets.read(run.id)
+            if spec.registry_auth:
+                ctx.store.secrets.keep(run.id, replace(spec, registry_auth=None))
 
 
 def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from pool import __version__
 from pool.server.endpoint import Asked, answers_json
 from pool.server.host_routes import host_routes
+from pool.server.image_routes import image_routes
 from pool.server.run_routes import run_routes
 
 if TYPE_CHECKING:
@@ -32,5 +33,6 @@ def routes(ctx: Context, end: Callable[[], None]) -> list[Route]:
         Route("/status", answers_json(status)),
         Route("/stop", answers_json(stopped), methods=["POST"]),
         *host_routes(ctx),
+        *image_routes(ctx),
         *run_routes(ctx),
     ]

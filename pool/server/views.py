@@ -60,8 +60,17 @@ def run_json(run: Run) -> dict[str, Any]:
         "submitted_at": run.submitted_at,
         "folder": run.folder,
         "stop_asked": run.stop_asked,
+        "image": _image_json(run),
         "jobs": [job_json(job) for job in run.jobs],
     }
+
+
+def _image_json(run: Run) -> dict[str, Any] | None:
+    """The image of a run in containers: as it was written, as all ranks have it, and what to say of that."""
+    if run.spec.request.runtime != "docker":
+        return None
+    pinned, said = run.spec.pinned or ("", "")
+    return {"name": run.spec.image, "pinned": pinned or None, "said": said or None}
 
 
 def job_json(job: Job) -> dict[str, Any]:

@@ -106,6 +106,13 @@ class Runs:
             placed = update(jobs).where(jobs.c.id == job_id, jobs.c.status == str(JobStatus.PLACED))
             connection.execute(placed.values(reason=text))
 
+    def pin(self, run_id: str, pinned: str, said: str) -> None:
+        """Remember which image the run's name for it means, for all of its ranks and attempts."""
+        with writing(self._engine) as connection:
+            spec = connection.scalar(select(runs.c.spec).where(runs.c.id == run_id))
+            changed = update(runs).where(runs.c.id == run_id)
+            connection.execute(changed.values(spec={**(spec or {}), "pinned": [pinned, said]}))
+
     def ask_stop(self, run_id: str, how: str) -> None:
         """Remember that a stop was asked for: `stop` or `abort`; an abort is never weakened to a stop."""
         with writing(self._engine) as connection:

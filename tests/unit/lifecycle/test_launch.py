@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pool.errors import ConflictError, DiskFullError, FencedError, PoolError, RunnerError, UnreachableError
+from pool.errors import ConflictError, DiskFullError, FencedError, PoolError, RunnerError, UnreachableError, parted
 from pool.lifecycle import launch, stop, watch
 from pool.lifecycle.context import Context
 from pool.offer import Offer, Request
@@ -158,8 +158,11 @@ def test_a_replaced_server_undoes_nothing(ctx: Context) -> None:
     assert "release" not in hosts(ctx).verbs("h1")
 
 
-def in_containers(ctx: Context, monkeypatch: pytest.MonkeyPatch, *pulling: str | Exception | None) -> list[Any]:
+def in_containers(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, *pulling: str | Exception | None, pins: list[Any] | None = None
+) -> list[Any]:
     """A gang of containers; host h2 tells `pulling`, one after the other, before it has the image. What is prepared."""
+    pins = [] if pins is None else pins
     answers, prepared, real = list(pulling), [], hosts(ctx).request
 
     def request(host_id: str, verb: str, *args: Any, **head: Any) -> Any:
@@ -167,9 +170,11 @@ def in_containers(ctx: Context, monkeypatch: pytest.MonkeyPatch, *pulling: str |
             hosts(ctx).asked.append((host_id, verb))
             assert (head["name"], head["login"]) == ("reg/x:1", ["ann", "canary"])
             told = answers.pop(0) if host_id == "h2" and answers else None
+            pins.append((host_id, head["pinned"]))
             if isinstance(told, Exception):
                 raise told
-            return {"image": None if told else f"sha256:{host_id}", "progress": told}, b""
+            settled = "reg/x@sha256:1" if head["pinned"] is None else head["pinned"]
+            return {"image": None if told else f"sha256:{host_id}", "progress": told, "pinned": settled}, b""
         if verb == "prepare":
             prepared.append(head["task"])
         return real(host_id, verb, *args, **head)
@@ -199,9 +204,37 @@ def test_an_image_that_cannot_be_had_fails_the_run(ctx: Context, monkeypatch: py
     """With the host's cause; nothing was prepared anywhere, and all is given back."""
     in_containers(ctx, monkeypatch, "pulling", refused("no_such_image"))
     assert statuses(ctx) == [JobStatus.FAILED] * 2
-    assert ctx.store.runs.get("r1").jobs[0].reason == "gpu2: no_such_image"
+    message, hint = parted(str(ctx.store.runs.get("r1").jobs[0].reason))
+    assert (message, str(hint).split("  ")[0]) == ("gpu2: no_such_image", "docker manifest inspect reg/x:1")
     assert "prepare" not in hosts(ctx).verbs("h1")
     assert hosts(ctx).verbs("h1")[-1] == hosts(ctx).verbs("h2")[-1] == "release"
+
+
+def test_the_first_host_settles_the_name_for_all(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked first, and once; also a launch that was cut off and is done again goes by what it said then."""
+    pins: list[tuple[str, str | None]] = []
+    in_containers(ctx, monkeypatch, "pulling", pins=pins)
+    assert pins == [("h1", None), ("h2", "reg/x@sha256:1"), ("h2", "reg/x@sha256:1")]
+    assert ctx.store.runs.get("r1").spec.pinned == ("reg/x@sha256:1", "")
+
+
+def test_a_later_attempt_has_the_same_image(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is one image from its first launch on."""
+    pins: list[tuple[str, str | None]] = []
+    in_containers(ctx, monkeypatch, UnreachableError("silent"), pins=pins)
+    assert statuses(ctx) == [JobStatus.SUBMITTED] * 2
+    ctx.store.runs.place("r1", [Offer(HOSTS[0], GPUS[:1], 1, 1), Offer(HOSTS[1], (_ELSE,), 1, 1)])
+    pins.clear()
+    launch.launch(ctx, ctx.store.runs.get("r1"))
+    assert sorted(pins) == [("h1", "reg/x@sha256:1"), ("h2", "reg/x@sha256:1")]
+    assert statuses(ctx) == [JobStatus.RUNNING] * 2
+
+
+def test_a_login_is_forgotten_with_the_pull(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else the run needs to start is kept until its end."""
+    in_containers(ctx, monkeypatch)
+    kept = ctx.store.secrets.read("r1")
+    assert (kept.registry_auth, kept.env) == (None, {"TOKEN": "canary"})
 
 
 def test_a_stop_ends_the_wait_for_an_image(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
