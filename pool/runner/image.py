@@ -55,8 +55,9 @@ class Images:
                 text = "image {}: it is in no registry, and this host has none of that name".format(name)
                 raise RefusedError("no_such_image", text)
             if image is None:
-                pull = self._pulls.of(exact, login)
+                pull = self._pulls.of(exact, login, job)
                 if pull.done.wait(wait_s):
+                    pull.waiting.discard(job)
                     self._raise(name, pull.problem, login)
                     image = self._take(exact, name, job)
                 else:
@@ -69,14 +70,17 @@ class Images:
         return {"image": found, "pinned": pinned, "said": said, "progress": progress}
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """What the engine knows about an image that is here, by name or id; None when it is not."""
+        """What the engine knows about an image that is here, by name or id; None when it is not. EngineGoneError."""
         reference.check(name)
         try:
             found: dict[str, Any] = self._engine.ask("GET", "/images/{}/json".format(name), timeout_s=_LOOK_S)
         except EngineError as error:
             if error.code == 404:
                 return None
-            raise RefusedError("bad_image", "image {}: {}".format(name, error)) from error
+            if error.code == 400:
+                text = "image {}: that is not the name of an image ({})".format(name, error)
+                raise RefusedError("bad_image", text) from error
+            raise EngineGoneError("Docker cannot tell of image {}: {}".format(name, error)) from error
         return found
 
     def listed(self, live: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from pool.runner.ledger import RefusedError
 
 #: A registry that says nothing for this long will not.
 _SILENCE_S = 120.0
-#: Who has waited for a pull asks within this time how it ended; after that it is begun anew.
-_KEPT_S = 3.0
+#: Who has waited for a pull asks within this time how it ended.
+_KEPT_S = 60.0
 
 #: The cause of a failed pull, by what engines and registries say, and in words. The first that matches counts.
 _CAUSES = (
@@ -50,16 +50,17 @@ class Pulls:
         self._lock = threading.Lock()
         self._pulls: dict[tuple[str, str], Pull] = {}
 
-    def of(self, name: str, login: list[str] | None) -> Pull:
-        """The pull of this image with this login that is under way, or has just ended; else one that begins now."""
+    def of(self, name: str, login: list[str] | None, job: str) -> Pull:
+        """The pull of this image with this login that is under way, or that `job` has waited for; else a new one."""
         key = (name, hashlib.sha256(json.dumps(login).encode()).hexdigest())
         with self._lock:
             self._pulls = {other: each for other, each in self._pulls.items() if not each.over}
             pull = self._pulls.get(key)
-            if pull is None:
+            if pull is None or (pull.done.is_set() and job not in pull.waiting):
                 pull = self._pulls[key] = Pull(name)
                 words = (self._engine, reference.header(name, login), self._done)
                 threading.Thread(target=pull.run, args=words, name="pull", daemon=True).start()
+            pull.waiting.add(job)
         return pull
 
 
@@ -70,6 +71,7 @@ class Pull:
         self.name = name
         self.problem: RefusedError | str = ""  #: or what the engine said of it
         self.done = threading.Event()
+        self.waiting: set[str] = set()  #: the jobs that have not been told how it ended
         self._ended = float("inf")
         self._layers: dict[str, tuple[str, int, int]] = {}  # id -> (what is done with it, bytes so far, of)
 

@@ -74,6 +74,8 @@ class Service:
         for folder in unfinished:
             self._watch.add(folder.job, folder.path)
         threading.Thread(target=self._look_forever, name="look", daemon=True).start()
+        tidy = self._images.shelf.tidy_forever
+        threading.Thread(target=tidy, args=(self._ledger.snapshot,), name="tidy", daemon=True).start()
 
     def close(self) -> None:
         """End what belongs to the runner alone; jobs and their supervisors are not touched."""
@@ -370,7 +372,6 @@ class Service:
                 self._tell(folder)
             elif state in (PREPARED, None):
                 self._expire(folder)
-        self._images.shelf.tidy(self._ledger.snapshot())
 
     def _expire(self, folder: JobFolder) -> None:
         """A job that was made ready and never started: its server is gone or has changed its mind."""

@@ -11,15 +11,16 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 from pool.runner import durable, reference
 from pool.runner.container import LABEL_JOB
-from pool.runner.engine import Engine, EngineError, EngineGoneError
+from pool.runner.engine import Engine, EngineError
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import HELD, RefusedError
 
 FILE = "images.json"
+_TIDY_EVERY_S = 2.0
 _ASK_S = 30.0
 _REMOVE_S = 300.0
 
@@ -64,8 +65,18 @@ class Shelf:
                     return exact
         return ""
 
-    def tidy(self, live: dict[str, Any]) -> None:
-        """Remove what may go and has to. `live`: the ledger's entries, by job. Asks nobody when nothing changed."""
+    def tidy_forever(self, live: Callable[[], dict[str, Any]]) -> None:
+        """Every few seconds: remove what may go and has to. `live()`: the ledger's entries, by job."""
+        while True:
+            try:
+                while self.tidy(live()):
+                    pass
+            except Exception as error:  # a full disk: look again
+                sys.stderr.write("images: {!r}\n".format(error))
+            time.sleep(_TIDY_EVERY_S)
+
+    def tidy(self, live: dict[str, Any]) -> bool:
+        """Remove one image if it may go and has to; True when another has to as well. Asks nobody for nothing."""
         with self.still:
             ended = [job for job in self._taken if job not in live]
             for job in ended:
@@ -76,12 +87,10 @@ class Shelf:
             self._look = self._look or bool(ended)
             # One that is reserved and has not asked for its image yet may be promised any.
             if not self._look or any(e["state"] != HELD and job not in self._taken for job, e in live.items()):
-                return
+                return False
             limit = self._limit()
-            try:
-                self._look = limit is not None and not self._reduce(limit, live)
-            except (EngineError, EngineGoneError) as error:
-                sys.stderr.write("images: {}\n".format(error))
+            self._look = limit is not None and not self._reduce(limit, live)
+            return self._look
 
     def listed(self, live: dict[str, Any]) -> list[dict[str, Any]]:
         """Every image that is here: `{"names", "id", "digest", "size", "last_used", "pulled", "jobs"}`."""

@@ -141,14 +141,26 @@ def test_an_image_is_pulled_once_for_all_who_wait(
     assert engine.pulls == [(pinned, "")]
 
 
-def test_a_failed_pull_is_told_to_all_who_waited(engine: FakeEngine, images: Images) -> None:
-    """It is not begun anew for each."""
+def test_a_failed_pull_is_told_to_all_who_waited(
+    engine: FakeEngine, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not begun anew for each; for one who comes later it is, at once."""
+    gate = threading.Event()
     engine.registry["a:1"] = [{"error": "manifest unknown"}]
     pinned = _pinned(engine, "a:1")
-    for _ in range(3):
+    real = FakeEngine.pull
+    monkeypatch.setattr(FakeEngine, "pull", lambda *words: (gate.wait(20), real(*words))[1])
+    for job in ("j1", "j2"):
+        assert images.ready("a:1", None, 0.0, pinned, job)["image"] is None
+    gate.set()
+    for job in ("j1", "j2"):
         with pytest.raises(RefusedError, match="no such image"):
-            _ready(images, "a:1", pinned=pinned)
+            images.ready("a:1", None, 10.0, pinned, job)
     assert len(engine.pulls) == 1
+    engine.registry["a:1"] = []
+    for job in ("j3", "j1"):
+        assert images.ready("a:1", None, 10.0, pinned, job)["image"]
+    assert len(engine.pulls) == 2
 
 
 def test_how_far_a_pull_is_is_told_in_words() -> None:
