@@ -217,6 +217,26 @@ def test_an_image_that_cannot_be_had_is_refused(bench: Bench) -> None:
     assert refusal.value.cause == "registry_unreachable"
 
 
+def test_the_images_of_a_host_are_listed_with_the_jobs_that_use_them(bench: Bench) -> None:
+    """From its first promise to a job on until that has ended; one of no registry is taken as it is."""
+    bench.bridge.ask("reserve", job=bench.job, gpus=[], ttl_s=60)
+    answer = bench.bridge.ask("image", job=bench.job, name=bench.images["shell"], wait_s=0)
+    assert answer["pinned"] == ""
+    assert _jobs_of(bench, answer["image"]) == [bench.job]
+    bench.start("until [ -e go ]; do sleep 0.05; done")
+    assert _jobs_of(bench, answer["image"]) == [bench.job]
+    bench.write("go")
+    bench.bridge.end_of(bench.job)
+    bench.until_free()
+    assert _jobs_of(bench, answer["image"]) == []
+
+
+def _jobs_of(bench: Bench, image: str) -> list[str]:
+    [found] = [each for each in bench.bridge.ask("images")["images"] if each["id"] == image]
+    assert bench.images["shell"] in found["names"] and found["size"] > 0 and not found["pulled"]
+    return list(found["jobs"])
+
+
 def test_gpus_that_the_engine_cannot_give_are_named(bench: Bench) -> None:
     """The job does not start without them."""
     bench.start("echo hi", bench.bridge.gpus()[:1])

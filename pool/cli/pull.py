@@ -63,7 +63,12 @@ def _login(args: argparse.Namespace) -> list[str] | None:
         raise InputError("--username and --password-stdin go together", hint=hint)
     if not args.username:
         return None
-    password = sys.stdin.readline().rstrip("\r\n")
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        password = getpass("password: ")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         raise InputError("there is no password on stdin", hint="… --password-stdin < FILE")
     return [args.username, password]
@@ -73,16 +78,21 @@ def _show(stream: Iterator[tuple[dict[str, Any], bytes]], hosts: list[str]) -> l
     """Say how far each host is, to stderr: on a terminal in place, else a line for each change. What the end says."""
     from pool.errors import ServerError
 
-    board = _Board(hosts) if sys.stderr.isatty() else None
+    board = _Board(hosts) if _has_room(len(hosts)) else None
+    said: dict[str, str] = {}
     try:
         for head, _ in stream:
             if "end" in head:
                 ended: list[dict[str, Any]] = head["end"]
                 return ended
+            line = _line(head["host"], head["status"], head["said"])
+            if line == said.get(head["host"]):
+                continue
+            said[head["host"]] = line
             if board:
-                board.show(head["host"], head["status"], head["said"])
+                board.show(head["host"], line)
             else:
-                sys.stderr.write(_line(head["host"], head["status"], head["said"]) + "\n")
+                sys.stderr.write(line + "\n")
             sys.stderr.flush()
     except KeyboardInterrupt:
         sys.stderr.write("\nthe hosts go on pulling\ntry: pool images\n")
@@ -94,20 +104,26 @@ def _show(stream: Iterator[tuple[dict[str, Any], bytes]], hosts: list[str]) -> l
     return []
 
 
+def _has_room(hosts: int) -> bool:
+    """True on a terminal with more lines than there are hosts."""
+    from os import get_terminal_size
+
+    return sys.stderr.isatty() and hosts < get_terminal_size(sys.stderr.fileno()).lines
+
+
 class _Board:
     """One line a host, at the foot of the terminal, each written over when it changes."""
 
     def __init__(self, hosts: list[str]) -> None:
         self._lines = {host: _line(host, "asked", "") for host in hosts}
-        self._wide = max(map(len, hosts), default=0)
         self._up = 0
 
-    def show(self, host: str, status: str, said: str) -> None:
+    def show(self, host: str, line: str) -> None:
         """Write all of them anew."""
         from os import get_terminal_size
 
         columns = max(20, get_terminal_size(sys.stderr.fileno()).columns - 1)
-        self._lines[host] = _line(host, status, said)
+        self._lines[host] = line
         rows = "".join(f"\x1b[K{line[:columns]}\n" for line in self._lines.values())
         sys.stderr.write((f"\x1b[{self._up}A" if self._up else "") + "\r" + rows)
         self._up = len(self._lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
@@ -16,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
+from pool.runner import reference
 from tests.conftest import Result
 from tests.system.registry import INSTALL, Registry, base_layer, layer
 from tests.system.site import Site, machines, until
@@ -100,6 +103,7 @@ def shop(system_lab: _LAB, session_dir: str) -> Iterator[Shop]:
 
 def test_a_private_image_is_pulled_with_a_login_that_is_left_nowhere(shop: Shop) -> None:
     """The pull is shown as it goes; the password is in no argv, log, inspection or database, not even meanwhile."""
+    assert _has(reference.header("x", ["ann", _CANARY])["X-Registry-Auth"].encode())
     shop.push("private:1", layer(bulk=os.urandom(6 * _MB)))
     shop.registry.gate.rate = _MB
     over = threading.Event()
@@ -112,7 +116,9 @@ def test_a_private_image_is_pulled_with_a_login_that_is_left_nowhere(shop: Shop)
             shop.registry.gate.rate = None
     assert (done.rc, done.stdout) == (0, "42\n"), done
     assert re.search(r"pulling \S+/private@sha256:\w+: \d of 2 layers, \d+ of \d+ MB", done.stderr), done
-    assert seen.result() == []
+    kept = os.path.join(shop.site.folder, "secrets")  # on the server, for as long as it may be needed
+    assert seen.result()
+    assert [where for where in seen.result() if not where.startswith(kept)] == []
     for name in shop.site.hosts:
         assert _in_files(*(f"/proc/{_init(shop.site, name)}/root/{place}" for place in _PLACES)) == []
         assert not _has(shop.site.on(name, "journalctl --no-pager").encode())
@@ -209,7 +215,7 @@ def test_images_are_had_in_advance_and_listed(shop: Shop) -> None:
     assert [(host["host"], host["pinned"]) for host in json.loads(done.stdout)] == [
         (name, f"{shop.full('early')}@{digest}") for name in ("node1", "node2")
     ]
-    assert [line for line in done.stderr.splitlines() if "ready" in line] == ["node1  ready", "node2  ready"]
+    assert sorted(line for line in done.stderr.splitlines() if "ready" in line) == ["node1  ready", "node2  ready"]
     shop.registry.tag("early:2", digest)
     assert shop.run("early", "early:2", "true", nodes=2).rc == 0
     assert shop.registry.gets(bulk) == 2
@@ -221,6 +227,27 @@ def test_images_are_had_in_advance_and_listed(shop: Shop) -> None:
     wrong = shop.pull("early:1", "--hosts", "node2", password="wrong")
     assert wrong.rc == 18 and "its registry refuses this login" in wrong.stderr, wrong
     assert wrong.stderr.endswith("\ntry: check --username and the password\n"), wrong
+
+
+def test_at_a_terminal_a_pull_is_shown_in_place(shop: Shop) -> None:
+    """One line a host, with layers and bytes; the password is asked for, and not shown."""
+    shop.push("shown:1", layer(bulk=os.urandom(6 * _MB)))
+    shop.registry.gate.rate = _MB
+    words = ("--hosts", "node1,node2", "--username", "ann", "--password-stdin")
+    try:
+        person = shop.site.cli.person("pull", shop.full("shown:1"), *words)
+        person.logfile_read = shown = io.StringIO()
+        person.expect("password: ")
+        person.sendline(_CANARY)
+        person.expect(r"\x1b\[2A\r\x1b\[Knode1  pulling \S+: 1 of 2 layers, \d of 6 MB")
+        person.expect("node[12]  ready")
+        person.expect("node[12]  ready")
+        person.expect(pexpect.EOF)
+    finally:
+        shop.registry.gate.rate = None
+    person.close()
+    assert person.exitstatus == 0
+    assert _CANARY not in shown.getvalue()
 
 
 def test_what_is_not_used_is_cleared_away_and_nothing_else(shop: Shop) -> None:
@@ -283,7 +310,7 @@ def _has(data: bytes) -> bool:
 
 
 def _watch(shop: Shop, over: threading.Event) -> Iterator[str]:
-    """Where the password is seen until `over`, in what must not have it even for a moment."""
+    """Where the password is seen until `over`, on the server and of what runs on the hosts."""
     while not over.wait(0.3):
         for path in Path("/proc").glob("[0-9]*/cmdline"):  # of this machine and of those in it
             try:
@@ -292,8 +319,7 @@ def _watch(shop: Shop, over: threading.Event) -> Iterator[str]:
                 continue
             if _has(said):
                 yield f"{path}: {said!r}"
-        kept = os.path.join(shop.site.folder, "secrets")  # while it may be needed
-        yield from [path for path in _in_files(shop.site.folder) if not path.startswith(kept)]
+        yield from _in_files(shop.site.folder)
         for host in shop.site.hosts:
             if _has(shop.site.on(host, "docker ps -aq | xargs -r docker inspect", check=False).encode()):
                 yield f"docker inspect on {host}"

@@ -34,3 +34,11 @@ def test_every_kind_of_failure_has_a_code_of_its_own() -> None:
     for cls in errors.tree().values():
         other = seen.setdefault(cls.exit_code, cls)
         assert issubclass(cls, other), f"{cls.__name__} and {other.__name__} both end with {cls.exit_code}"
+
+
+@pytest.mark.parametrize("hint", [None, "pool ps"])
+def test_a_reason_keeps_the_hint_on_its_line(hint: str | None) -> None:
+    """And gives it back."""
+    line = errors.PoolError("gpu1: no; it: cannot", hint=hint).line()
+    assert errors.parted(line) == ("gpu1: no; it: cannot", hint)
+    assert "\n" not in line

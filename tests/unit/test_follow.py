@@ -46,6 +46,8 @@ def test_an_end_is_told_after_the_output(capsys: pytest.CaptureFixture[str]) -> 
     assert told(capsys, {"run": run(job(0, "running"))}, {"run": ended}, output) == ["pool: x running on gpu0"]
     last = output | {"offset": 4, "size": 1}
     assert told(capsys, {"run": ended}, output, last) == ["pool: x failed on gpu0, exit code 3: why"]
+    hinted = run(job(0, "failed", reason="why; try: pool ps"))
+    assert told(capsys, {"run": hinted}) == ["pool: x failed on gpu0: why"]
 
 
 def test_the_exit_code_of_a_run() -> None:
@@ -54,5 +56,8 @@ def test_the_exit_code_of_a_run() -> None:
     assert exit_code(run(exit_code=0), stopped=True) == 0
     with pytest.raises(RunError, match="x failed: the host rebooted"):
         exit_code(run(job(0, "failed"), job(1, "failed", reason="the host rebooted"), status="failed"))
+    with pytest.raises(RunError) as error:
+        exit_code(run(job(0, "failed", reason="gpu0: no image; try: pool images gpu0"), status="failed"))
+    assert (error.value.message, error.value.hint) == ("x failed: gpu0: no image", "pool images gpu0")
     with pytest.raises(InterruptError):
         exit_code(run(job(0, "stopped"), status="stopped"), stopped=True)

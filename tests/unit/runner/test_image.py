@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pool.runner import pull, reference
+from pool.runner import image, pull, reference
 from pool.runner.image import Images
 from pool.runner.ledger import RefusedError
 from tests.fake_engine import FakeEngine
@@ -96,6 +96,29 @@ def test_a_copy_does_where_the_registry_cannot_be_asked(engine: FakeEngine, imag
     assert len(engine.asked) == 2
     images.shelf.tidy({})
     assert _ready(Images(str(tmp_path)), "reg/a:1")["image"] == first["image"]
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_a_registry_that_is_silent_holds_nobody_up(
+    engine: FakeEngine, images: Images, monkeypatch: pytest.MonkeyPatch, has_copy: bool
+) -> None:
+    """A copy that is here is used soon, and at once the next time; without one that is the cause."""
+    engine.registry["reg/a:1"] = []
+    if has_copy:
+        _ready(images, "reg/a:1")
+    asked: list[str] = []
+    over = threading.Event()
+    monkeypatch.setattr(FakeEngine, "distribution", lambda _, name: (asked.append(name), over.wait(20))[1])
+    monkeypatch.setattr(image, "_ASK_S" if has_copy else "_ASK_LONG_S", 0.1)
+    for _ in range(2):
+        if has_copy:
+            assert "registry_unreachable" in _ready(images, "reg/a:1")["said"]
+        else:
+            with pytest.raises(RefusedError, match="no answer within") as refusal:
+                _ready(images, "reg/a:1")
+            assert refusal.value.cause == "registry_unreachable"
+    over.set()
+    assert len(asked) == (1 if has_copy else 2)
 
 
 def test_a_copy_does_not_make_up_for_a_refused_login(engine: FakeEngine, images: Images) -> None:
