@@ -101,18 +101,21 @@ class Images:
     def _meaning(self, name: str, login: list[str] | None) -> tuple[str, str]:
         """The name with the digest that it means now, and what there is to say of it.
 
-        A copy that is here does where its registry cannot be asked; not where that refuses the login.
+        A copy that is here does where its registry cannot be asked. Not where that refuses the login, or wants one for
+        what was pulled here with one: a copy is no way round it.
         """
         if reference.digest(name):
             return reference.pinned(name, reference.digest(name)), ""
         here = self.find(name)
-        copy = self.shelf.newest(name) or (reference.pinned_in(here, name) if here else "")
-        if here and not copy:
+        theirs = reference.pinned_in(here, name) if here else ""
+        if here and not theirs:
             return "", "it is in no registry: each host uses its own copy"
+        copy = self.shelf.newest(name) or theirs
         try:
             return reference.pinned(name, self._ask_registry(name, login, bool(copy))), ""
         except RefusedError as error:
-            if not copy or error.cause == "no_docker" or (login and error.cause == "refused_login"):
+            refused = error.cause == "refused_login" and (login or self.shelf.pulled(copy))
+            if not copy or refused:
                 raise
             return copy, "its registry does not tell it ({}): a copy is used that is here".format(error.cause)
 

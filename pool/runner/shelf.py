@@ -65,6 +65,11 @@ class Shelf:
                     return exact
         return ""
 
+    def pulled(self, exact: str) -> bool:
+        """True for an image that pool itself pulled, with whatever login that took."""
+        with self.still:
+            return bool(self._known.get(exact, _entry())["pulled"])
+
     def tidy_forever(self, live: Callable[[], dict[str, Any]]) -> None:
         """Every few seconds: remove what may go and has to. `live()`: the ledger's entries, by job."""
         while True:
@@ -118,7 +123,7 @@ class Shelf:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _reduce(self, limit: int, live: dict[str, Any]) -> bool:
-        """Where what was pulled takes more than `limit` bytes, remove the least recently used; False: look again.
+        """Where what was pulled takes more than `limit` bytes, remove the least recently used; True: no more may go.
 
         One at a time: who wants an image waits meanwhile.
         """
@@ -131,7 +136,7 @@ class Shelf:
             image = images[self._known[exact]["id"]]
             tags = [tag for tag in image.get("RepoTags") or () if "<none>" not in tag]
             if left > limit and not tags and image["Id"] not in users and self._remove(exact):
-                return left - int(image["Size"]) <= limit
+                return False
         return True
 
     def _remove(self, exact: str) -> bool:

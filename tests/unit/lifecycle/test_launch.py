@@ -12,7 +12,7 @@ from pool.errors import ConflictError, DiskFullError, FencedError, PoolError, Ru
 from pool.lifecycle import launch, stop, watch
 from pool.lifecycle.context import Context
 from pool.offer import Offer, Request
-from pool.run import Run
+from pool.run import Retry, Run
 from pool.states import HostStatus, JobStatus
 from pool.store.store import Store
 from tests.unit.store.test_store import FACTS, GPUS, HOST, run_of
@@ -159,7 +159,11 @@ def test_a_replaced_server_undoes_nothing(ctx: Context) -> None:
 
 
 def in_containers(
-    ctx: Context, monkeypatch: pytest.MonkeyPatch, *pulling: str | Exception | None, pins: list[Any] | None = None
+    ctx: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    *pulling: str | Exception | None,
+    pins: list[Any] | None = None,
+    retry: Retry | None = None,
 ) -> list[Any]:
     """A gang of containers; host h2 tells `pulling`, one after the other, before it has the image. What is prepared."""
     pins = [] if pins is None else pins
@@ -180,7 +184,12 @@ def in_containers(
         return real(host_id, verb, *args, **head)
 
     monkeypatch.setattr(hosts(ctx), "request", request)
-    spec = {"image": "reg/x:1", "registry_auth": ("ann", "canary"), "request": Request(runtime="docker")}
+    spec = {
+        "image": "reg/x:1",
+        "registry_auth": ("ann", "canary"),
+        "request": Request(runtime="docker"),
+        "retry": retry,
+    }
     launch.launch(ctx, gang(ctx, **spec))
     return prepared
 
@@ -230,11 +239,13 @@ def test_a_later_attempt_has_the_same_image(ctx: Context, monkeypatch: pytest.Mo
     assert statuses(ctx) == [JobStatus.RUNNING] * 2
 
 
-def test_a_login_is_forgotten_with_the_pull(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What else the run needs to start is kept until its end."""
-    in_containers(ctx, monkeypatch)
+@pytest.mark.parametrize("retry", [None, Retry(("error",), 60)])
+def test_a_login_is_forgotten_with_the_pull(ctx: Context, monkeypatch: pytest.MonkeyPatch, retry: Retry | None) -> None:
+    """What else the run needs to start is kept until its end; and the login where another attempt may need it."""
+    in_containers(ctx, monkeypatch, retry=retry)
     kept = ctx.store.secrets.read("r1")
-    assert (kept.registry_auth, kept.env) == (None, {"TOKEN": "canary"})
+    assert kept.registry_auth == (("ann", "canary") if retry else None)
+    assert kept.env == {"TOKEN": "canary"}
 
 
 def test_a_stop_ends_the_wait_for_an_image(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,15 @@ def test_an_image_of_no_registry_is_taken_as_it_is(engine: FakeEngine, images: I
     assert engine.pulls == engine.asked == []
 
 
+def test_an_image_that_a_person_made_goes_before_one_of_its_name(engine: FakeEngine, images: Images) -> None:
+    """Also where pool has pulled that before."""
+    engine.registry["reg/a:1"] = []
+    _ready(images, "reg/a:1")
+    engine.images["reg/a:1"] = {"Cmd": ["true"]}
+    answer = _ready(images, "reg/a:1")
+    assert (answer["image"], answer["pinned"]) == ("sha256:reg/a:1", "")
+
+
 def test_a_host_that_has_no_such_copy_says_so(engine: FakeEngine, images: Images) -> None:
     """It does not pull what happens to have that name."""
     engine.registry["a:1"] = []
@@ -121,14 +130,28 @@ def test_a_registry_that_is_silent_holds_nobody_up(
     assert len(asked) == (1 if has_copy else 2)
 
 
-def test_a_copy_does_not_make_up_for_a_refused_login(engine: FakeEngine, images: Images) -> None:
+@pytest.mark.parametrize("login", [["ann", "wrong"], None])
+def test_a_copy_does_not_make_up_for_a_refused_login(
+    engine: FakeEngine, images: Images, login: list[str] | None
+) -> None:
     """It was had with another."""
     engine.registry["reg/a:1"] = []
     _ready(images, "reg/a:1", ["ann", "right"])
     engine.registry["reg/a:1"] = [{"error": "unauthorized: authentication required"}]
     with pytest.raises(RefusedError) as refusal:
-        _ready(images, "reg/a:1", ["ann", "wrong"])
+        _ready(images, "reg/a:1", login)
     assert refusal.value.cause == "refused_login"
+
+
+def test_a_copy_that_a_person_pulled_needs_no_login(engine: FakeEngine, images: Images) -> None:
+    """Who may bring images to the host may give them to all."""
+    pinned = "reg/a@sha256:" + "a" * 64
+    engine.registry["reg/a:1"] = [{"error": "no basic auth credentials"}]
+    engine.images["reg/a:1"] = {"Cmd": ["true"], "RepoDigests": [pinned]}
+    engine.images[pinned] = {"Cmd": ["true"]}
+    answer = _ready(images, "reg/a:1")
+    assert (answer["pinned"], engine.pulls) == (pinned, [])
+    assert "refused_login" in answer["said"]
 
 
 def test_a_copy_that_somebody_pulled_is_known_by_its_digest(engine: FakeEngine, images: Images) -> None:
