@@ -70,19 +70,20 @@ class Shelf:
         with self.still:
             return bool(self._known.get(exact, _entry())["pulled"])
 
-    def tidy_forever(self, live: Callable[[], dict[str, Any]]) -> None:
-        """Every few seconds: remove what may go and has to. `live()`: the ledger's entries, by job."""
+    def tidy_forever(self, ledger: Callable[[], dict[str, Any]]) -> None:
+        """Every few seconds: remove what may go and has to. `ledger()`: its entries, by job."""
         while True:
             try:
-                while self.tidy(live()):
+                while self.tidy(ledger):
                     pass
             except Exception as error:  # a full disk: look again
                 sys.stderr.write("images: {!r}\n".format(error))
             time.sleep(_TIDY_EVERY_S)
 
-    def tidy(self, live: dict[str, Any]) -> bool:
+    def tidy(self, ledger: Callable[[], dict[str, Any]]) -> bool:
         """Remove one image if it may go and has to; True when another has to as well. Asks nobody for nothing."""
         with self.still:
+            live = ledger()  # now that nobody can be promised anything more
             ended = [job for job in self._taken if job not in live]
             for job in ended:
                 self._use(self._taken.pop(job))

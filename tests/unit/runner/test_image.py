@@ -103,7 +103,7 @@ def test_a_copy_does_where_the_registry_cannot_be_asked(engine: FakeEngine, imag
         assert (answer["image"], answer["pinned"]) == (first["image"], first["pinned"])
         assert "registry_unreachable" in answer["said"]
     assert len(engine.asked) == 2
-    images.shelf.tidy({})
+    images.shelf.tidy(dict)
     assert _ready(Images(str(tmp_path)), "reg/a:1")["image"] == first["image"]
 
 
@@ -234,7 +234,7 @@ def test_a_login_goes_to_its_registry_in_a_header(
     """And nowhere else."""
     engine.registry[name] = []
     _ready(images, name, ["ann", "canary"])
-    images.shelf.tidy({})
+    images.shelf.tidy(dict)
     [(pulled, header)] = engine.pulls
     told = json.loads(base64.urlsafe_b64decode(header))
     assert (pulled, told["username"], told["password"]) == (_pinned(engine, name), "ann", "canary")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def _here(engine: FakeEngine) -> set[str]:
 
 def _tidy(images: Images, live: dict[str, Any] | None = None) -> None:
     for _ in range(5):
-        images.shelf.tidy(live or {})
+        images.shelf.tidy(lambda: live or {})
 
 
 def test_without_a_limit_everything_stays(engine: FakeEngine, tmp_path: Path) -> None:
@@ -122,6 +123,25 @@ def test_nothing_goes_while_a_job_may_be_promised_it(engine: FakeEngine, tmp_pat
     assert len(_here(engine)) == 3
     _tidy(images)
     assert _here(engine) == set()
+
+
+def test_a_promise_made_while_it_begins_is_kept(engine: FakeEngine, tmp_path: Path) -> None:
+    """Who has an image has a place in the ledger, which is read once nothing more can be promised."""
+    images = _pulled(tmp_path, "reg/a:1")
+    _allow(tmp_path, 0)
+    promised = threading.Thread(target=images.ready, args=("reg/a:1", None, 10.0, None, "job-a"))
+
+    def ledger() -> dict[str, Any]:
+        promised.start()
+        promised.join(0.3)
+        return {}
+
+    images.shelf.tidy(ledger)
+    promised.join()
+    assert len(engine.pulls) == 2
+    assert _here(engine) == {"reg/a"}
+    images.shelf.tidy(lambda: {"job-a": {"state": "reserved"}})
+    assert _here(engine) == {"reg/a"}
 
 
 def test_what_the_engine_will_not_remove_is_no_end(engine: FakeEngine, tmp_path: Path) -> None:
