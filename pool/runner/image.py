@@ -70,7 +70,7 @@ class Images:
         return {"image": found, "pinned": pinned, "said": said, "progress": progress}
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """What the engine knows about an image that is here, by name or id; None when it is not. EngineGoneError."""
+        """What the engine knows about an image that is here, by name or id; None when it is not. RefusedError."""
         reference.check(name)
         try:
             found: dict[str, Any] = self._engine.ask("GET", "/images/{}/json".format(name), timeout_s=_LOOK_S)
@@ -80,7 +80,9 @@ class Images:
             if error.code == 400:
                 text = "image {}: that is not the name of an image ({})".format(name, error)
                 raise RefusedError("bad_image", text) from error
-            raise EngineGoneError("Docker cannot tell of image {}: {}".format(name, error)) from error
+            raise RefusedError("no_docker", "image {}: {}".format(name, error)) from error
+        except EngineGoneError as error:
+            raise RefusedError("no_docker", str(error)) from error
         return found
 
     def listed(self, live: dict[str, Any]) -> list[dict[str, Any]]:
