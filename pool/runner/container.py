@@ -17,12 +17,13 @@ import socket
 import termios
 import time
 import tty
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 from pool.runner import processes
-from pool.runner.engine import Engine, EngineError, EngineGoneError
+from pool.runner.engine import Engine, EngineError, EngineGoneError, is_ending
 from pool.runner.jobs import JobFolder
 from pool.runner.process import Ended
+from pool.runner.shim import Shim
 
 _CHUNK = 1 << 16
 _START_S = 120.0
@@ -36,7 +37,7 @@ _REST_S = 10.0
 #: Stands in the log where an engine that was restarted may have dropped output of a container that went on.
 _GAP = b"pool: the Docker engine was restarted: output may be missing here\n"
 
-_LABEL_JOB, _LABEL_RUNNER = "pool.job", "pool.runner"
+LABEL_JOB, LABEL_RUNNER = "pool.job", "pool.runner"
 
 
 def name_of(job: str) -> str:
@@ -46,7 +47,7 @@ def name_of(job: str) -> str:
 
 def labels(job: str, pool: str, attempt: int, state: str) -> dict[str, str]:
     """What says whose a container is: nothing without these is ever touched."""
-    return {"pool.uuid": pool, _LABEL_JOB: job, "pool.attempt": str(attempt), _LABEL_RUNNER: state}
+    return {"pool.uuid": pool, LABEL_JOB: job, "pool.attempt": str(attempt), LABEL_RUNNER: state}
 
 
 class Container:
@@ -62,6 +63,9 @@ class Container:
         self._gate = -1
         self._stream: socket.socket | None = None
         self._waiting: socket.socket | None = None
+        self._shim: Shim | None = None
+        self._shim_lost_at: float | None = None
+        self._watched = select.epoll()
         self._told = b""
         self._frame, self._left = b"", 0
         self._gap = b""
@@ -80,12 +84,16 @@ class Container:
             self._engine.ask("POST", "/containers/create", config, timeout_s=_START_S, name=name_of(self._folder.job))
             self._attach("next-exit")
             self._engine.ask("POST", self._path + "/start", timeout_s=_START_S)
-            return self._open_gate()
+            first = self._first_process()
+            self._watch_shim(first)
+            return self._open_gate(first)
         except (EngineError, EngineGoneError) as error:
             return _in_words(str(error))
 
     def poll(self) -> Ended | None:
         """How it ended; None while it runs, and while nobody can tell."""
+        if self._lost_its_shim():
+            return Ended(None, "shim_lost")
         if self._waiting is None:
             return self._look_again()
         if not select.select([self._waiting], [], [], 0)[0]:
@@ -140,15 +148,28 @@ class Container:
         """Have its output and its end told."""
         self._stream = self._engine.open("POST", self._path + "/attach", stream=1, stdout=1, stderr=1)
         self._waiting = self._engine.open("POST", self._path + "/wait", condition=condition)
-        self.output, self.exit = self._stream.fileno(), self._waiting.fileno()
+        self._watched.register(self._waiting, select.EPOLLIN)
+        self.output, self.exit = self._stream.fileno(), self._watched.fileno()
         self._told, self._frame, self._left = b"", b"", 0
         self.look_again_s = None
 
-    def _open_gate(self) -> str:
+    def _watch_shim(self, first: int | None) -> None:
+        if first:
+            self._shim = Shim(first, self._folder.job)
+            if self._shim.handle >= 0:
+                self._watched.register(self._shim.handle, select.EPOLLIN)
+
+    def _lost_its_shim(self) -> bool:
+        """True once its shim was killed and the engine has had its time to tell the end: all of it is killed, then."""
+        if self._shim and self._shim.was_lost():
+            self._shim_lost_at, self.look_again_s = time.monotonic(), _AGAIN_S
+            self.kill()
+        return self._shim_lost_at is not None and time.monotonic() - self._shim_lost_at > _PATIENCE_S
+
+    def _open_gate(self, pid: int | None) -> str:
         """Make its terminal raw, and let the commands run; why that cannot be, or nothing."""
         if self._gate < 0:
             return ""
-        pid = self._first_process()
         if pid is None:
             return "the engine's processes are not to be seen from here"
         with contextlib.suppress(OSError):  # it may have ended already, and says so itself
@@ -193,15 +214,19 @@ class Container:
             return int(json.loads(self._told[start : end + 1])["StatusCode"])
         if not chunk:
             self._waiting.close()
-            self._waiting, self.exit, self.look_again_s = None, -1, _AGAIN_S
+            self._waiting, self.look_again_s = None, _AGAIN_S
         return None
 
     def _ended(self, code: int) -> Ended:
         """What its end was, as far as the engine knows more than the code."""
         if self._gate >= 0 and self._is_waiting():
             return Ended(code, "the image has no `sh`, which commands need")
+        if self._shim_lost_at is not None:
+            return Ended(None, "shim_lost")
         if code == 0:
             return Ended(code)
+        if is_ending():
+            return Ended(code, "runtime_restart")
         try:
             state = self._state()
         except EngineError:
@@ -263,18 +288,6 @@ def remove(engine: Engine, job: str) -> bool:
     except EngineGoneError:
         return False
     return True
-
-
-def sweep(engine: Engine, state: str, may_go: Callable[[str, bool], bool]) -> bool:
-    """Remove this runner's containers of which `may_go(job, whether it runs)`; False when it has to be done again."""
-    wanted = json.dumps({"label": ["{}={}".format(_LABEL_RUNNER, state)]})
-    try:
-        found = engine.ask("GET", "/containers/json", timeout_s=_PATIENCE_S, all="1", filters=wanted)
-    except (EngineError, EngineGoneError):
-        return False
-    jobs = [(each["Labels"].get(_LABEL_JOB, ""), each["State"]) for each in found]
-    removed = [remove(engine, job) for job, running in jobs if may_go(job, running == "running")]
-    return all(removed)
 
 
 def _in_words(said: str) -> str:
