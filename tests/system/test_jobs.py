@@ -6,10 +6,32 @@ import hashlib
 
 from tests.system.site import Site, until
 
+_POLICY = "/var/lib/pool-runner/policy.json"
 # Goes on until told, and writes a line when it has been.
 _UNTIL_TOLD = "echo begun; until [ -e ~/go-{0} ]; do sleep 0.1; done; rm ~/go-{0}; echo told; exit {1}"
 # A daemon as daemons are made: forked twice, its own session, nothing of its environment left, deaf to TERM.
 _DAEMON = "setsid env -i sh -c 'trap \"\" TERM INT HUP; exec sleep 1000' & disown"
+# Reads a limit of the job's own control group: CONTROLLER, its file in cgroup v1, its file in v2.
+_OWN = r"""
+own() {
+    group=$(sed -n "s/^[0-9]*:$1://p" /proc/self/cgroup)
+    file=/sys/fs/cgroup/$1$group/$2
+    [ -n "$group" ] || file=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/$3
+    cut -d' ' -f1 $file
+}
+"""
+# Forks until the kernel refuses, and says how often that went well.
+_FORKS = """python3 -c '
+import os, time
+for number in range(1000):
+    try:
+        child = os.fork()
+    except OSError as error:
+        print(number, error.strerror, flush=True)
+        break
+    if not child:
+        time.sleep(1000)
+'"""
 
 
 def test_a_job_is_a_unit_under_the_account(site: Site) -> None:
@@ -123,3 +145,25 @@ def test_a_unit_that_is_stopped_on_the_host_says_so(site: Site) -> None:
     assert (job["status"], job["exit_code"]) == ("failed", 9)
     assert job["reason"] == "stopped on the host, by systemctl"
     assert site.log("by-owner") == b"begun\nasked\n"
+
+
+def test_a_job_cannot_use_more_than_its_file_says(site: Site) -> None:
+    """Upper ends of cpu and memory, and the number of processes, which the host's operator sets; the host answers."""
+    site.on("node1", f"echo '{{\"pids\": 60}}' > {_POLICY}")
+    try:
+        script = (
+            f"{_OWN}own memory memory.limit_in_bytes memory.max; own cpu cpu.cfs_quota_us cpu.max\n"
+            f"own cpu cpu.shares cpu.weight; own pids pids.max pids.max\n{_FORKS}"
+        )
+        resources = {"cpu": "1..1", "memory": "..300MB"}
+        site.run("limited", script, host="node1", gpu=0, resources=resources)
+        job = site.end_of("limited")
+    finally:
+        site.on("node1", f"rm {_POLICY}")
+    assert (job["status"], job["exit_code"]) == ("done", 0), job
+    memory, quota, share, pids, forked = site.log("limited").decode().splitlines()
+    assert (memory, quota, pids) == (str(300 << 20), "100000", "60")
+    assert share in ("1024", "100")  # one core's, in either version's words
+    number, _, refusal = forked.partition(" ")
+    assert 50 < int(number) < 60 and refusal == "Resource temporarily unavailable"
+    assert site.on("node1", "pgrep --full '[t]ime.sleep' || echo none") == "none"
