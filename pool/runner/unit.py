@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool.runner import processes
+from pool.runner import oom, processes
 
 
 def argv(job: str, spec: dict[str, Any]) -> list[str]:
@@ -13,7 +13,8 @@ def argv(job: str, spec: dict[str, Any]) -> list[str]:
     KillMode=mixed: to be stopped is the supervisor's business, which asks the job to end; whatever is left once the
     supervisor has gone, even killed, is killed at once.
     """
-    properties = ["Type=exec", "KillMode=mixed", "OOMPolicy=continue", "After=docker.service"]
+    properties = ["Type=exec", "KillMode=mixed", "After=docker.service"]
+    properties += ["OOMPolicy=continue", "OOMScoreAdjust={}".format(oom.SPARED)]
     if "container" not in spec:  # a container is the engine's, and has its limits from there
         properties += _limits(spec["limits"])
     return [

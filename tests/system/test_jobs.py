@@ -20,6 +20,8 @@ own() {
     cut -d' ' -f1 $file
 }
 """
+# Takes 400 MB.
+_HUNGRY = "python3 -c 'x = bytearray(400 << 20); print(len(x))'"
 # Forks until the kernel refuses, and says how often that went well.
 _FORKS = """python3 -c '
 import os, time
@@ -167,3 +169,36 @@ def test_a_job_cannot_use_more_than_its_file_says(site: Site) -> None:
     number, _, refusal = forked.partition(" ")
     assert 50 < int(number) < 60 and refusal == "Resource temporarily unavailable"
     assert site.on("node1", "pgrep --full '[t]ime.sleep' || echo none") == "none"
+
+
+def test_a_job_that_runs_out_of_memory_is_told_as_that(site: Site) -> None:
+    """Killed at its limit, or failing because a process of it was; its supervisor, spared, tells it."""
+    drop_in = "/run/systemd/system/pool-job-.service.d"
+    # Not every machine lets a process be spared; by this its children's score shows that they are not treated alike.
+    site.on(
+        "node1",
+        f"mkdir {drop_in}; printf '[Service]\\nOOMScoreAdjust=500\\n' > {drop_in}/x.conf; systemctl daemon-reload",
+    )
+    try:
+        resources = {"memory": "..200MB"}
+        site.run("hungry", f"cat /proc/self/oom_score_adj; exec {_HUNGRY}", host="node1", gpu=0, resources=resources)
+        site.run("starved", f"{_HUNGRY} || exit 5", host="node2", gpu=0, resources=resources)
+        hungry, starved = site.end_of("hungry"), site.end_of("starved")
+    finally:
+        site.on("node1", f"rm -r {drop_in}; systemctl daemon-reload")
+    assert (hungry["status"], hungry["exit_code"]) == ("failed", 137)
+    assert (starved["status"], starved["exit_code"]) == ("failed", 5)
+    for job in (hungry, starved):
+        assert job["reason"].startswith("it ran out of memory: "), job
+    assert site.log("hungry") == b"0\n"
+
+
+def test_a_kill_is_no_want_of_memory_and_a_loss_that_a_job_bears_no_failure(site: Site) -> None:
+    """137 alone says nothing; neither does a child that was killed, where the job ended well."""
+    resources = {"memory": "..200MB"}
+    site.run("killed", "kill -9 $$", host="node1", gpu=0, resources=resources)
+    site.run("bears", f"{_HUNGRY} || echo lost $?", host="node2", gpu=0, resources=resources)
+    killed, bears = site.end_of("killed"), site.end_of("bears")
+    assert (killed["status"], killed["exit_code"], killed["reason"]) == ("failed", 137, None)
+    assert (bears["status"], bears["exit_code"], bears["reason"]) == ("done", 0, None)
+    assert b"lost 137\n" in site.log("bears")
