@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool.runner import oom, processes
+from pool.runner import devices, oom, processes
 
 
 def argv(job: str, spec: dict[str, Any]) -> list[str]:
@@ -15,8 +15,8 @@ def argv(job: str, spec: dict[str, Any]) -> list[str]:
     """
     properties = ["Type=exec", "KillMode=mixed", "After=docker.service"]
     properties += ["OOMPolicy=continue", "OOMScoreAdjust={}".format(oom.SPARED)]
-    if "container" not in spec:  # a container is the engine's, and has its limits from there
-        properties += _limits(spec["limits"])
+    if "container" not in spec:  # a container is the engine's, and has limits and devices from there
+        properties += [*_limits(spec["limits"]), *devices.properties(spec["gpus"])]
     return [
         "systemd-run",
         "--quiet",

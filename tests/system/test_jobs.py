@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+
+import pytest
 
 from tests.system.site import Site, until
 
@@ -202,3 +205,49 @@ def test_a_kill_is_no_want_of_memory_and_a_loss_that_a_job_bears_no_failure(site
     assert (killed["status"], killed["exit_code"], killed["reason"]) == ("failed", 137, None)
     assert (bears["status"], bears["exit_code"], bears["reason"]) == ("done", 0, None)
     assert b"lost 137\n" in site.log("bears")
+
+
+@pytest.fixture
+def cards(site: Site) -> Iterator[list[str]]:
+    """node1 with a driver, as far as /proc and /dev tell of one; the UUIDs of its cards, by the number in /dev."""
+    uuids = site.on("node1", "nvidia-smi --query-gpu=uuid --format=csv,noheader").splitlines()
+    made = ["mount -t tmpfs tmpfs /proc/driver", "mknod -m 666 /dev/nvidiactl c 195 255"]
+    for minor, uuid in enumerate(uuids):
+        folder = f"/proc/driver/nvidia/gpus/0000:0{minor}:00.0"
+        made += [f"mknod -m 666 /dev/nvidia{minor} c 195 {minor}", f"mkdir -p {folder}"]
+        made += [f"printf 'GPU UUID: \\t %s\\nDevice Minor: \\t %s\\n' {uuid} {minor} > {folder}/information"]
+    site.on("node1", "set -e; " + "; ".join(made))
+    yield uuids
+    site.on("node1", "umount /proc/driver; rm /dev/nvidia*")
+
+
+def test_a_job_opens_its_own_cards_alone(site: Site, cards: list[str]) -> None:
+    """Another's is denied; what is no card is open to all. The stand-ins have no driver: to open them is another error.
+
+    Without what the driver tells of its cards, none is denied.
+    """
+    script = """python3 -c '
+import os, sys
+for name in "nvidia0", "nvidia1", "nvidiactl", "null", "ptmx":
+    try:
+        os.open("/dev/" + name, os.O_RDWR)
+    except OSError as error:
+        print(name, error.strerror)
+    else:
+        print(name, "opened")
+print(os.environ["CUDA_VISIBLE_DEVICES"])
+'"""
+    for name, gpu in (("one-card", 1), ("both-cards", 2), ("no-card", 0)):
+        site.run(name, script, host="node1", gpu=gpu)
+        assert site.end_of(name)["status"] == "done"
+        *told, given = site.log(name).decode().splitlines()
+        mine = given.split(",") if given else []
+        assert len(mine) == gpu
+        expected = [(f"nvidia{at}", uuid in mine) for at, uuid in enumerate(cards)]
+        no_card = ["nvidiactl No such device or address", "null opened", "ptmx opened"]
+        denied = {True: "No such device or address", False: "Operation not permitted"}
+        assert told == [f"{card} {denied[own]}" for card, own in expected] + no_card
+    site.on("node1", "rm -r /proc/driver/nvidia")
+    site.run("untold", script, host="node1", gpu=1)
+    assert site.end_of("untold")["status"] == "done"
+    assert b"not permitted" not in site.log("untold")

@@ -16,7 +16,7 @@ NONE = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 100, "memloc
 
 
 def _properties(limits: dict[str, Any]) -> set[str]:
-    argv = unit.argv("job-1", {"limits": {**NONE, **limits}})
+    argv = unit.argv("job-1", {"gpus": [], "limits": {**NONE, **limits}})
     return {word.removeprefix("--property=") for word in argv if word.startswith("--property=")}
 
 
