@@ -37,4 +37,6 @@ def _limits(limits: dict[str, Any]) -> list[str]:
         found.append("CPUWeight={}".format(min(max(1, round(limits["cpus"] * 100)), 10000)))
     if limits["memory_max"]:
         found += ["MemoryMax={}".format(limits["memory_max"]), "MemorySwapMax=0"]
+    if limits["memlock"]:
+        found.append("LimitMEMLOCK=infinity")
     return found

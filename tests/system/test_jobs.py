@@ -251,3 +251,20 @@ print(os.environ["CUDA_VISIBLE_DEVICES"])
     site.run("untold", script, host="node1", gpu=1)
     assert site.end_of("untold")["status"] == "done"
     assert b"not permitted" not in site.log("untold")
+
+
+def test_a_host_with_rdma_lets_jobs_lock_memory(site: Site) -> None:
+    """As far as the machine's own systemd may; without such devices it is what others have."""
+    ask = "systemctl show --property=LimitMEMLOCK --value {}"
+    site.on("node1", "mkdir -p /dev/infiniband")
+    try:
+        site.run("rdma", "echo $(ulimit -Hl) begun; sleep 1000", host="node1", gpu=0)
+    finally:
+        site.on("node1", "rmdir /dev/infiniband")
+    site.run("plain", "echo $(ulimit -Hl) begun; sleep 1000", host="node1", gpu=0)
+    for name in ("rdma", "plain"):
+        site.until_logged(name, b"begun")
+    assert site.on("node1", ask.format(site.unit_of("rdma"))) == "infinity"
+    assert site.on("node1", ask.format(site.unit_of("plain"))) != "infinity"
+    if site.on("node1", "systemd-run --quiet --pipe --wait -p LimitMEMLOCK=infinity sh -c 'ulimit -Hl'") == "unlimited":
+        assert site.log("rdma") == b"unlimited begun\n"

@@ -55,6 +55,7 @@ def test_the_operator_may_set_the_number_of_processes(tmp_path: Path) -> None:
         ({"cpus_max": 0.001}, {"CPUQuota=1%"}),
         ({"cpus": 2.5}, {"CPUWeight=250"}),
         ({"cpus": 224.0}, {"CPUWeight=10000"}),
+        ({"memlock": True}, {"LimitMEMLOCK=infinity"}),
         ({"memory_max": 100 << 20}, {"MemoryMax=104857600", "MemorySwapMax=0"}),
     ],
 )
