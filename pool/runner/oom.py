@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 #: For a supervisor, so that a job never loses it to its own hunger.
 SPARED = -1000
 
@@ -23,6 +26,32 @@ def kills() -> int:
         elif not controllers:
             found += _count("/sys/fs/cgroup{}/memory.events".format(path))
     return found
+
+
+def logged(group: str, log: str = "/dev/kmsg") -> bool:
+    """True when the kernel's log tells of such a kill in the control group of that name, which may be gone.
+
+    For containers: their groups go with them, and an engine does not always hear of it. False where there is no log.
+    """
+    try:
+        fd = os.open(log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        while True:
+            try:
+                record = os.read(fd, 8192)
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # overwritten before it was read
+                    continue
+                return False  # EAGAIN: that was the last
+            place = record.partition(b"oom-kill:")[2].partition(b"task_memcg=")[2].partition(b",")[0]
+            if group.encode() in place:
+                return True
+            if not record:
+                return False
+    finally:
+        os.close(fd)
 
 
 def _count(path: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.site import Site, until
+from tests.system.site import FORKS, HUNGRY, Site, until
 
 _POLICY = "/var/lib/pool-runner/policy.json"
 # Goes on until told, and writes a line when it has been.
@@ -23,20 +23,6 @@ own() {
     cut -d' ' -f1 $file
 }
 """
-# Takes 400 MB.
-_HUNGRY = "python3 -c 'x = bytearray(400 << 20); print(len(x))'"
-# Forks until the kernel refuses, and says how often that went well.
-_FORKS = """python3 -c '
-import os, time
-for number in range(1000):
-    try:
-        child = os.fork()
-    except OSError as error:
-        print(number, error.strerror, flush=True)
-        break
-    if not child:
-        time.sleep(1000)
-'"""
 
 
 def test_a_job_is_a_unit_under_the_account(site: Site) -> None:
@@ -158,7 +144,7 @@ def test_a_job_cannot_use_more_than_its_file_says(site: Site) -> None:
     try:
         script = (
             f"{_OWN}own memory memory.limit_in_bytes memory.max; own cpu cpu.cfs_quota_us cpu.max\n"
-            f"own cpu cpu.shares cpu.weight; own pids pids.max pids.max\n{_FORKS}"
+            f"own cpu cpu.shares cpu.weight; own pids pids.max pids.max\n{FORKS}"
         )
         resources = {"cpu": "1..1", "memory": "..300MB"}
         site.run("limited", script, host="node1", gpu=0, resources=resources)
@@ -184,8 +170,8 @@ def test_a_job_that_runs_out_of_memory_is_told_as_that(site: Site) -> None:
     )
     try:
         resources = {"memory": "..200MB"}
-        site.run("hungry", f"cat /proc/self/oom_score_adj; exec {_HUNGRY}", host="node1", gpu=0, resources=resources)
-        site.run("starved", f"{_HUNGRY} || exit 5", host="node2", gpu=0, resources=resources)
+        site.run("hungry", f"cat /proc/self/oom_score_adj; exec {HUNGRY}", host="node1", gpu=0, resources=resources)
+        site.run("starved", f"{HUNGRY} || exit 5", host="node2", gpu=0, resources=resources)
         hungry, starved = site.end_of("hungry"), site.end_of("starved")
     finally:
         site.on("node1", f"rm -r {drop_in}; systemctl daemon-reload")
@@ -200,7 +186,7 @@ def test_a_kill_is_no_want_of_memory_and_a_loss_that_a_job_bears_no_failure(site
     """137 alone says nothing; neither does a child that was killed, where the job ended well."""
     resources = {"memory": "..200MB"}
     site.run("killed", "kill -9 $$", host="node1", gpu=0, resources=resources)
-    site.run("bears", f"{_HUNGRY} || echo lost $?", host="node2", gpu=0, resources=resources)
+    site.run("bears", f"{HUNGRY} || echo lost $?", host="node2", gpu=0, resources=resources)
     killed, bears = site.end_of("killed"), site.end_of("bears")
     assert (killed["status"], killed["exit_code"], killed["reason"]) == ("failed", 137, None)
     assert (bears["status"], bears["exit_code"], bears["reason"]) == ("done", 0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +40,19 @@ def test_kills_are_counted_in_either_version(
 
     monkeypatch.setattr("builtins.open", read)
     assert oom.kills() == expected
+
+
+def test_the_kernels_log_names_the_group_of_a_kill(tmp_path: Path) -> None:
+    """By its path, in either version; what a process is called is no group, and other lines are no kill."""
+    log = tmp_path / "kmsg"
+    record = "4,7,8,-;{}constraint=CONSTRAINT_MEMCG,oom_memcg=/x,task_memcg={},task={},pid=7,uid=0\n"
+    for kind, group, task, expected in (
+        ("oom-kill:", "/docker/abc123", "python3", True),
+        ("oom-kill:", "/system.slice/docker-abc123.scope", "python3", True),
+        ("oom-kill:", "/docker/def456", "abc123", False),
+        ("oom-kill:", "/docker/def456", "python3", False),
+        ("told:", "/docker/abc123", "python3", False),
+    ):
+        log.write_text(record.format(kind, group, task))
+        assert oom.logged("abc123", str(log)) is expected
+    assert not oom.logged("abc123", str(tmp_path / "none"))
