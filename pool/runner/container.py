@@ -19,7 +19,7 @@ import time
 import tty
 from typing import Any, Iterator
 
-from pool.runner import processes
+from pool.runner import oom, processes
 from pool.runner.engine import Engine, EngineError, EngineGoneError, is_ending
 from pool.runner.jobs import JobFolder
 from pool.runner.process import Ended
@@ -60,6 +60,7 @@ class Container:
         self._folder, self._spec = folder, spec["container"]
         self._path = "/containers/" + name_of(folder.job)
         self._engine = Engine()
+        self._id = ""
         self._gate = -1
         self._stream: socket.socket | None = None
         self._waiting: socket.socket | None = None
@@ -81,7 +82,10 @@ class Container:
         """Make it and let it run; why it could not, or nothing."""
         config = {**self._spec["config"], "Env": ["{}={}".format(*pair) for pair in self._env.items()]}
         try:
-            self._engine.ask("POST", "/containers/create", config, timeout_s=_START_S, name=name_of(self._folder.job))
+            made = self._engine.ask(
+                "POST", "/containers/create", config, timeout_s=_START_S, name=name_of(self._folder.job)
+            )
+            self._id = str(made["Id"])
             self._attach("next-exit")
             self._engine.ask("POST", self._path + "/start", timeout_s=_START_S)
             first = self._first_process()
@@ -233,7 +237,7 @@ class Container:
             return Ended(code)
         except EngineGoneError:
             return Ended(code, "runtime_restart")
-        return Ended(code, "out_of_memory" if state.get("OOMKilled") else None)
+        return Ended(code, "out_of_memory" if state.get("OOMKilled") or oom.logged(self._id) else None)
 
     def _is_waiting(self) -> bool:
         """True while nobody has taken the byte that opens the gate."""

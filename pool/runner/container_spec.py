@@ -1,8 +1,7 @@
 """From what a server asks to what the engine makes a container of: commands, mounts, limits, GPUs, environment.
 
 In the container: /workflow is the uploaded folder, /.pool has what the runner gives (script, hosts). Host folders,
-privileges and a Docker of its own are the operator's to allow, in `policy.json` of the runner's state folder:
-`{"volumes": ["/data"], "privileged": true}`; without that file nothing of it is.
+privileges and a Docker of its own are the operator's to allow, in the host's `policy`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import glob
 import os
 from typing import Any
 
-from pool.runner import durable, processes
+from pool.runner import policy, processes
 from pool.runner.container import labels
 from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.jobs import JobFolder
@@ -29,7 +28,13 @@ _GATE = (
 
 
 def build(
-    folder: JobFolder, state: str, asked: dict[str, Any], gpus: list[str], pool: str, image: dict[str, Any]
+    folder: JobFolder,
+    state: str,
+    asked: dict[str, Any],
+    gpus: list[str],
+    pool: str,
+    image: dict[str, Any],
+    limits: dict[str, Any],
 ) -> dict[str, Any]:
     """The container's part of the spec: its config but for the environment. RefusedError for what is not allowed."""
     wants = asked["container"]
@@ -40,7 +45,7 @@ def build(
         "Labels": labels(folder.job, pool, int(wants.get("attempt", 1)), state),
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": _host_config(state, wants, gpus),
+        "HostConfig": _host_config(policy.read(state), wants, gpus, limits),
     }
     commands = bool(asked.get("script"))
     if commands:
@@ -91,11 +96,12 @@ def owner(user: str) -> tuple[int, int]:
     return int(uid), int(gid) if gid.isdigit() else int(uid)
 
 
-def _host_config(state: str, wants: dict[str, Any], gpus: list[str]) -> dict[str, Any]:
-    policy = durable.read_json(os.path.join(state, "policy.json")) or {}
+def _host_config(
+    allowed: dict[str, Any], wants: dict[str, Any], gpus: list[str], limits: dict[str, Any]
+) -> dict[str, Any]:
     if wants.get("docker"):
         raise RefusedError("not_allowed", "docker: a Docker inside of the job is not supported yet")
-    if wants.get("privileged") and policy.get("privileged") is not True:
+    if wants.get("privileged") and allowed.get("privileged") is not True:
         raise RefusedError("not_allowed", "privileged: the operator of this host allows no privileged containers")
     found: dict[str, Any] = {
         "NetworkMode": "host" if wants.get("network") == "host" else "bridge",
@@ -103,30 +109,28 @@ def _host_config(state: str, wants: dict[str, Any], gpus: list[str]) -> dict[str
         "LogConfig": {"Type": "none", "Config": {}},
         "Privileged": bool(wants.get("privileged")),
         "ShmSize": int(wants["shm_mib"]) << 20 if wants.get("shm_mib") else _memory_bytes() // 2,
-        "PidsLimit": _pids() // 2,
-        "Mounts": [_volume(each, policy) for each in wants.get("volumes") or ()],
-        **_limits(wants),
+        "Mounts": [_volume(each, allowed) for each in wants.get("volumes") or ()],
+        **_limits(limits),
     }
     if os.path.isdir("/dev/infiniband"):
         path = "/dev/infiniband"
         found["Devices"] = [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}]
-        found["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
     if gpus:
         found.update(_gpus(gpus))
     return found
 
 
-def _limits(wants: dict[str, Any]) -> dict[str, Any]:
-    """The upper ends that were written are limits; the share that was given weighs when the host has too little."""
-    found: dict[str, Any] = {}
-    most, share = wants.get("cpus_max"), wants.get("cpus") or 0
-    if most:
-        found["NanoCpus"] = int(min(float(most), os.cpu_count() or 1) * 1e9)
-    if share:
-        found["CpuShares"] = max(2, int(share * 1024))
-    memory = wants.get("memory_max_mib")
-    if memory:
-        found["Memory"] = found["MemorySwap"] = int(memory) << 20  # both alike: no swap on top
+def _limits(limits: dict[str, Any]) -> dict[str, Any]:
+    """As `limits` has them, in the engine's words."""
+    found: dict[str, Any] = {"PidsLimit": limits["pids"]}
+    if limits["cpus_max"]:
+        found["NanoCpus"] = int(limits["cpus_max"] * 1e9)
+    if limits["cpus"]:
+        found["CpuShares"] = max(2, int(limits["cpus"] * 1024))
+    if limits["memory_max"]:
+        found["Memory"] = found["MemorySwap"] = limits["memory_max"]  # both alike: no swap on top
+    if limits["memlock"]:
+        found["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
     return found
 
 
@@ -156,10 +160,10 @@ def _listed(gpus: list[str], folders: Any) -> bool:
     return bool(gpus) and "nvidia.com/gpu" in text and all(uuid in text for uuid in gpus)
 
 
-def _volume(written: str, policy: dict[str, Any]) -> dict[str, Any]:
+def _volume(written: str, permitted: dict[str, Any]) -> dict[str, Any]:
     """One host folder, by where it really is. Allowed is a listed folder itself: below it, others may place links."""
     source, target, *mode = written.split(":")
-    allowed = [str(each) for each in policy.get("volumes") or ()]
+    allowed = [str(each) for each in permitted.get("volumes") or ()]
     real = os.path.realpath(source)
     if real not in [os.path.realpath(each) for each in allowed]:
         says = "it allows " + ", ".join(allowed) if allowed else "it allows none"
@@ -178,11 +182,6 @@ def _mounts(folder: JobFolder, commands: bool) -> list[dict[str, Any]]:
         target = "{}/{}".format(_OURS, name)
         found.append({"Type": "bind", "Source": folder.file(name), "Target": target, "ReadOnly": read_only})
     return found
-
-
-def _pids() -> int:
-    with open("/proc/sys/kernel/pid_max") as file:
-        return int(file.read())
 
 
 def _memory_bytes() -> int:

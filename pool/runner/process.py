@@ -11,7 +11,7 @@ import time
 import tty
 from typing import Any, Iterator, NamedTuple
 
-from pool.runner import processes
+from pool.runner import oom, processes
 
 _CHUNK = 1 << 16
 #: A job inherits none of what the supervisor, Python, or a shell that started the runner in the background has set.
@@ -35,6 +35,7 @@ class Process:
         self.look_again_s: float | None = None  #: when to `poll` again, though nothing can be read
         self._job, self._spec = job, spec
         self._pid = 0
+        self._unit = processes.has_unit(job)
 
     def prepare(self, env: dict[str, Any]) -> None:
         """Make the job's first process, waiting.
@@ -69,7 +70,8 @@ class Process:
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if not pid:
             return None
-        return Ended(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+        code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return Ended(code, "out_of_memory" if code and self._unit and oom.kills() else None)
 
     def read(self) -> bytes:
         """The next piece of output; nothing once no process holds the terminal any more."""
@@ -111,6 +113,8 @@ class Process:
         """In the child: become the job. A raw terminal keeps bytes as they are and makes programs flush by the line."""
         try:
             os.setsid()
+            if self._unit:
+                oom.be_like_others()
             null = os.open(os.devnull, os.O_RDONLY)
             for fd, source in ((0, null), (1, slave), (2, slave)):
                 os.dup2(source, fd)

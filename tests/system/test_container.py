@@ -22,7 +22,7 @@ from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
 from tests.runner_host import RunnerHost
 from tests.system.docker import docker_machines
-from tests.system.site import Site, until
+from tests.system.site import FORKS, HUNGRY, Site, until
 
 _LAB = tuple[SystemLab, list[LabHost]]
 _NAMES = ("shell", "prints", "bare")
@@ -60,6 +60,61 @@ def docker_host(system_lab: _LAB, session_dir: str) -> Iterator[Site]:
     """One more host, with Docker, in a pool of its own."""
     with docker_machines(session_dir, "docker", 1) as site:
         yield site
+
+
+def test_a_container_cannot_use_more_than_it_was_given(bench: Bench) -> None:
+    """Cores, processes and /dev/shm, to the byte; the host goes on."""
+    bench.allow(pids=40)
+    script = (
+        "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>&- || cut -d' ' -f1 /sys/fs/cgroup/cpu.max\n"
+        f"df --block-size=1 --output=size /dev/shm | tail -n 1\n{FORKS}"
+    )
+    limits = {"cpus": 1, "cpus_max": 1, "memory_max_mib": None}
+    bench.start(script, limits=limits, container={"shm_mib": 33})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    quota, shm, forked = bench.bridge.log(bench.job).decode().splitlines()
+    assert (quota, int(shm)) == ("100000", 33 << 20)
+    number, _, refusal = forked.partition(" ")
+    assert 30 < int(number) < 40 and refusal == "Resource temporarily unavailable"
+    bench.until_free()
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "reason"),
+    [
+        (HUNGRY, 137, "out_of_memory"),
+        (f"{HUNGRY} || exit 5", 5, "out_of_memory"),
+        (f"{HUNGRY} || true", 0, None),
+        ("kill -9 $$", 137, None),
+    ],
+    ids=["killed", "fails", "bears it", "another kill"],
+)
+def test_a_container_that_runs_out_of_memory_is_told_as_that(
+    bench: Bench, script: str, code: int, reason: str | None
+) -> None:
+    """As a job without a container is."""
+    bench.start(script, limits={"memory_max_mib": 100})
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (code, reason)
+    bench.until_free()
+
+
+def test_a_container_is_its_user_and_has_the_host_folders_that_are_allowed(bench: Bench) -> None:
+    """The uploaded folder is the user's; a folder that is read-only there cannot be written, through a link neither."""
+    folders = {name: os.path.join(bench.host.folder, name) for name in ("data", "out")}
+    for path in folders.values():
+        os.mkdir(path)
+        os.chmod(path, 0o777)
+    os.symlink(folders["out"], os.path.join(bench.host.folder, "alias"))
+    Path(folders["data"], "given").write_text("given\n")
+    bench.allow(volumes=list(folders.values()))
+    volumes = [f"{folders['data']}:/data:ro", f"{bench.host.folder}/alias:/out"]
+    script = "id -u; id -g; cat /data/given; touch /data/new 2>&- || echo read-only; touch /out/new mine; echo .$HOME."
+    bench.start(script, container={"user": "1234:2345", "volumes": volumes})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.log(bench.job) == b"1234\n2345\ngiven\nread-only\n./.\n"
+    for path in (os.path.join(folders["out"], "new"), bench.host.path(bench.job, "work/mine")):
+        assert (os.stat(path).st_uid, os.stat(path).st_gid) == (1234, 2345)
 
 
 def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:

@@ -37,7 +37,8 @@ def _build(folder: JobFolder, gpus: list[str] | None = None, **wants: Any) -> di
     asked = {"script": wants.pop("script", "true"), "working_dir": wants.pop("working_dir", "."), "container": wants}
     wants.setdefault("image", "i")
     state = os.path.dirname(os.path.dirname(folder.path))
-    return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE)["config"]  # type: ignore[no-any-return]
+    most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "memlock": False} | wants.pop("limits", {})
+    return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE, most)["config"]  # type: ignore[no-any-return]
 
 
 def _allow(folder: JobFolder, **policy: Any) -> None:
@@ -72,10 +73,12 @@ def test_whose_a_container_is_stands_on_it(folder: JobFolder) -> None:
     ("wants", "name", "value"),
     [
         ({"shm_mib": 64}, "ShmSize", 64 << 20),
-        ({"memory_max_mib": 100}, "Memory", 100 << 20),
-        ({"memory_max_mib": 100}, "MemorySwap", 100 << 20),
-        ({"cpus": 2.5}, "CpuShares", 2560),
-        ({"cpus_max": 0.5}, "NanoCpus", 500_000_000),
+        ({"limits": {"memory_max": 100 << 20}}, "Memory", 100 << 20),
+        ({"limits": {"memory_max": 100 << 20}}, "MemorySwap", 100 << 20),
+        ({"limits": {"cpus": 2.5}}, "CpuShares", 2560),
+        ({"limits": {"cpus_max": 0.5}}, "NanoCpus", 500_000_000),
+        ({"limits": {"pids": 100}}, "PidsLimit", 100),
+        ({"limits": {"memlock": True}}, "Ulimits", [{"Name": "memlock", "Soft": -1, "Hard": -1}]),
         ({"network": "host"}, "NetworkMode", "host"),
     ],
 )
