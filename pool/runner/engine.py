@@ -32,8 +32,8 @@ class EngineGoneError(Exception):
     """No engine answers, or not in time: what was asked may have been done, or be done yet."""
 
 
-def is_ending() -> bool:
-    """True while systemd ends or restarts the engine of this host: what ends just then may have ended with it."""
+def is_restarting() -> bool:
+    """True while systemd ends or starts the engine of this host: what ended just then has ended with it."""
     argv = ["systemctl", "show", "--property=ActiveState", "--value", "docker.service"]
     try:
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False)
@@ -41,7 +41,7 @@ def is_ending() -> bool:
         return False
     except subprocess.TimeoutExpired:
         return True
-    return done.stdout.strip() == b"deactivating"
+    return done.stdout.strip() in (b"deactivating", b"activating")
 
 
 class Engine:
