@@ -7,6 +7,7 @@ privileges and a Docker of its own are the operator's to allow, in the host's `p
 from __future__ import annotations
 
 import glob
+import json
 import os
 from typing import Any
 
@@ -19,6 +20,8 @@ from pool.runner.ledger import RefusedError
 WORKFLOW = "/workflow"
 _OURS = "/.pool"
 _ROOT = ("", "0", "root")
+#: What only the operator allows, by its name in the task and in the policy alike.
+_PRIVILEGES = {"privileged": "privileged containers", "docker": "Docker inside of a job"}
 #: Commands wait at the gate until their terminal is ready; then the first of these shells that the image has runs them.
 _GATE = (
     "read -r pool_gate <{0}/gate; exec </dev/null; unset pool_gate TINI_KILL_PROCESS_GROUP; "
@@ -45,7 +48,7 @@ def build(
         "Labels": labels(folder.job, pool, int(wants.get("attempt", 1)), state),
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": _host_config(policy.read(state), wants, gpus, limits),
+        "HostConfig": _host_config(state, wants, gpus, limits),
     }
     commands = bool(asked.get("script"))
     if commands:
@@ -96,25 +99,26 @@ def owner(user: str) -> tuple[int, int]:
     return int(uid), int(gid) if gid.isdigit() else int(uid)
 
 
-def _host_config(
-    allowed: dict[str, Any], wants: dict[str, Any], gpus: list[str], limits: dict[str, Any]
-) -> dict[str, Any]:
-    if wants.get("docker"):
-        raise RefusedError("not_allowed", "docker: a Docker inside of the job is not supported yet")
-    if wants.get("privileged") and allowed.get("privileged") is not True:
-        raise RefusedError("not_allowed", "privileged: the operator of this host allows no privileged containers")
+def _host_config(state: str, wants: dict[str, Any], gpus: list[str], limits: dict[str, Any]) -> dict[str, Any]:
+    allowed = policy.read(state)
+    for name, what in _PRIVILEGES.items():
+        if wants.get(name) and allowed.get(name) is not True:
+            says = "{}: the operator of this host allows no {}".format(name, what)
+            raise policy.refused(state, says, '{{"{}": true}}'.format(name))
     found: dict[str, Any] = {
         "NetworkMode": "host" if wants.get("network") == "host" else "bridge",
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {"Type": "none", "Config": {}},
-        "Privileged": bool(wants.get("privileged")),
+        "Privileged": bool(wants.get("privileged") or wants.get("docker")),
         "ShmSize": int(wants["shm_mib"]) << 20 if wants.get("shm_mib") else _memory_bytes() // 2,
-        "Mounts": [_volume(each, allowed) for each in wants.get("volumes") or ()],
+        "Mounts": [_volume(each, state, allowed) for each in wants.get("volumes") or ()],
         **_limits(limits),
     }
     if os.path.isdir("/dev/infiniband"):
         path = "/dev/infiniband"
         found["Devices"] = [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}]
+    if wants.get("docker"):  # an engine needs a file system that layers can be put on; this one goes with the container
+        found["Mounts"].append({"Type": "volume", "Target": "/var/lib/docker"})
     if gpus:
         found.update(_gpus(gpus))
     return found
@@ -160,16 +164,15 @@ def _listed(gpus: list[str], folders: Any) -> bool:
     return bool(gpus) and "nvidia.com/gpu" in text and all(uuid in text for uuid in gpus)
 
 
-def _volume(written: str, permitted: dict[str, Any]) -> dict[str, Any]:
+def _volume(written: str, state: str, permitted: dict[str, Any]) -> dict[str, Any]:
     """One host folder, by where it really is. Allowed is a listed folder itself: below it, others may place links."""
     source, target, *mode = written.split(":")
     allowed = [str(each) for each in permitted.get("volumes") or ()]
     real = os.path.realpath(source)
     if real not in [os.path.realpath(each) for each in allowed]:
         says = "it allows " + ", ".join(allowed) if allowed else "it allows none"
-        raise RefusedError(
-            "not_allowed", "volumes: {} is not allowed by the operator of this host: {}".format(source, says)
-        )
+        says = "volumes: {} is not allowed by the operator of this host: {}".format(source, says)
+        raise policy.refused(state, says, json.dumps({"volumes": [*allowed, source]}))
     if not os.path.isdir(real):
         raise RefusedError("not_allowed", "volumes: this host has no folder {}".format(source))
     return {"Type": "bind", "Source": real, "Target": target, "ReadOnly": mode == ["ro"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,28 @@ def test_host_folders_are_the_operators_to_allow(folder: JobFolder, tmp_path: Pa
             _build(folder, volumes=[f"{tmp_path}/{name}:/data"])
 
 
-def test_privileges_are_the_operators_to_allow(folder: JobFolder) -> None:
-    """Only a plain `true` allows them; a Docker inside is not there yet."""
-    for policy in ({}, {"privileged": "yes"}):
-        _allow(folder, **policy)
-        with pytest.raises(RefusedError, match="no privileged containers"):
-            _build(folder, privileged=True)
-    _allow(folder, privileged=True)
-    assert _build(folder, privileged=True)["HostConfig"]["Privileged"] is True
-    with pytest.raises(RefusedError, match="not supported yet"):
-        _build(folder, docker=True)
+def test_privileges_are_the_operators_to_allow(folder: JobFolder, tmp_path: Path) -> None:
+    """Only a plain `true` allows them, each by its own name; what would is said."""
+    for name, other, what in (
+        ("privileged", "docker", "privileged containers"),
+        ("docker", "privileged", "Docker inside of a job"),
+    ):
+        for policy in ({}, {name: "yes"}, {other: True}):
+            _allow(folder, **policy)
+            says = f'allows no {what}; to allow it, write {{"{name}": true}} into {tmp_path}/policy.json there'
+            with pytest.raises(RefusedError, match=re.escape(says)) as refusal:
+                _build(folder, **{name: True})
+            assert refusal.value.cause == "not_allowed"
+        _allow(folder, **{name: True})
+        assert _build(folder, **{name: True})["HostConfig"]["Privileged"] is True
+
+
+def test_a_docker_inside_has_room_of_its_own(folder: JobFolder) -> None:
+    """A volume without a name, which the engine removes with the container; nobody else gets one."""
+    _allow(folder, docker=True)
+    room = {"Type": "volume", "Target": "/var/lib/docker"}
+    assert room in _build(folder, docker=True)["HostConfig"]["Mounts"]
+    assert room not in _build(folder)["HostConfig"]["Mounts"]
 
 
 @pytest.mark.parametrize(
