@@ -61,6 +61,9 @@ def build(
     if not own or asked.get("working_dir") not in (None, "", "."):
         config["WorkingDir"] = os.path.normpath(os.path.join(WORKFLOW, asked.get("working_dir") or "."))
     config["HostConfig"]["Mounts"] += _mounts(folder, commands)
+    if wants.get("docker"):  # an engine needs a file system that layers can lie on; this one goes with the container
+        room = {"Type": "volume", "Target": "/var/lib/docker", "VolumeOptions": {"Labels": config["Labels"]}}
+        config["HostConfig"]["Mounts"].append(room)
     return {"config": config, "gate": commands, "image": wants["image"], "user": user}
 
 
@@ -117,8 +120,6 @@ def _host_config(state: str, wants: dict[str, Any], gpus: list[str], limits: dic
     if os.path.isdir("/dev/infiniband"):
         path = "/dev/infiniband"
         found["Devices"] = [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}]
-    if wants.get("docker"):  # an engine needs a file system that layers can be put on; this one goes with the container
-        found["Mounts"].append({"Type": "volume", "Target": "/var/lib/docker"})
     if gpus:
         found.update(_gpus(gpus))
     return found

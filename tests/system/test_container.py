@@ -115,6 +115,23 @@ def test_a_container_that_runs_out_of_memory_is_told_as_that(
     bench.until_free()
 
 
+def test_a_docker_inside_has_room_that_goes_with_it(bench: Bench) -> None:
+    """A volume, on no overlay, with the job's name on it. Not every machine lets a container be privileged."""
+    docker = lab_engine.find()
+    assert docker is not None
+    bench.allow(docker=True)
+    script = "stat --file-system --format=%T /var/lib/docker; mount -t tmpfs none /mnt && echo privileged"
+    bench.start(script, container={"docker": True})
+    end = bench.bridge.end_of(bench.job)
+    if end["exit_code"] is None:
+        assert "unable to apply caps: operation not permitted" in end["reason"]
+    else:
+        system, privileged = bench.bridge.log(bench.job).decode().splitlines()
+        assert (system == "overlayfs", privileged) == (False, "privileged")
+    assert docker.text("volume", "ls", "--quiet", "--filter", f"label=pool.job={bench.job}") == ""
+    bench.until_free()
+
+
 def test_a_container_is_its_user_and_has_the_host_folders_that_are_allowed(bench: Bench) -> None:
     """The uploaded folder is the user's; a folder that is read-only there cannot be written, through a link neither."""
     folders = {name: os.path.join(bench.host.folder, name) for name in ("data", "out")}
