@@ -16,6 +16,7 @@ from pool.runner.container import labels
 from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
+from pool.runner.limits import RDMA
 
 WORKFLOW = "/workflow"
 _OURS = "/.pool"
@@ -117,9 +118,6 @@ def _host_config(state: str, wants: dict[str, Any], gpus: list[str], limits: dic
         "Mounts": [_volume(each, state, allowed) for each in wants.get("volumes") or ()],
         **_limits(limits),
     }
-    if os.path.isdir("/dev/infiniband"):
-        path = "/dev/infiniband"
-        found["Devices"] = [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}]
     if gpus:
         found.update(_gpus(gpus))
     return found
@@ -134,7 +132,8 @@ def _limits(limits: dict[str, Any]) -> dict[str, Any]:
         found["CpuShares"] = max(2, int(limits["cpus"] * 1024))
     if limits["memory_max"]:
         found["Memory"] = found["MemorySwap"] = limits["memory_max"]  # both alike: no swap on top
-    if limits["memlock"]:
+    if limits["rdma"]:
+        found["Devices"] = [{"PathOnHost": RDMA, "PathInContainer": RDMA, "CgroupPermissions": "rwm"}]
         found["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
     return found
 

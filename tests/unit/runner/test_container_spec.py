@@ -38,7 +38,7 @@ def _build(folder: JobFolder, gpus: list[str] | None = None, **wants: Any) -> di
     asked = {"script": wants.pop("script", "true"), "working_dir": wants.pop("working_dir", "."), "container": wants}
     wants.setdefault("image", "i")
     state = os.path.dirname(os.path.dirname(folder.path))
-    most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "memlock": False} | wants.pop("limits", {})
+    most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "rdma": False} | wants.pop("limits", {})
     return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE, most)["config"]  # type: ignore[no-any-return]
 
 
@@ -79,7 +79,18 @@ def test_whose_a_container_is_stands_on_it(folder: JobFolder) -> None:
         ({"limits": {"cpus": 2.5}}, "CpuShares", 2560),
         ({"limits": {"cpus_max": 0.5}}, "NanoCpus", 500_000_000),
         ({"limits": {"pids": 100}}, "PidsLimit", 100),
-        ({"limits": {"memlock": True}}, "Ulimits", [{"Name": "memlock", "Soft": -1, "Hard": -1}]),
+        ({"limits": {"rdma": True}}, "Ulimits", [{"Name": "memlock", "Soft": -1, "Hard": -1}]),
+        (
+            {"limits": {"rdma": True}},
+            "Devices",
+            [
+                {
+                    "PathOnHost": "/dev/infiniband",
+                    "PathInContainer": "/dev/infiniband",
+                    "CgroupPermissions": "rwm",
+                }
+            ],
+        ),
         ({"network": "host"}, "NetworkMode", "host"),
     ],
 )
