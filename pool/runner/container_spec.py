@@ -7,6 +7,7 @@ privileges and a Docker of its own are the operator's to allow, in the host's `p
 from __future__ import annotations
 
 import glob
+import json
 import os
 from typing import Any
 
@@ -14,10 +15,13 @@ from pool.runner import policy, processes
 from pool.runner.container import TERMINAL, labels
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
+from pool.runner.limits import RDMA
 
 WORKFLOW = "/workflow"
 _OURS = "/.pool"
 _ROOT = ("", "0", "root")
+#: What only the operator allows, by its name in the task and in the policy alike.
+_PRIVILEGES = {"privileged": "privileged containers", "docker": "Docker inside of a job"}
 #: Takes the terminal, says so, and has the first of these shells that the image has run the commands.
 _BEGIN = (
     "exec >{terminal} 2>&1 </dev/null; printf '\\006'; unset TINI_KILL_PROCESS_GROUP; "
@@ -48,7 +52,7 @@ def build(
         "Labels": labels(folder.job, pool, int(wants.get("attempt", 1)), state),
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": _host_config(policy.read(state), wants, gpus, limits, info),
+        "HostConfig": _host_config(state, wants, gpus, limits, info),
     }
     commands = bool(asked.get("script"))
     if commands:
@@ -61,6 +65,9 @@ def build(
     if not own or asked.get("working_dir") not in (None, "", "."):
         config["WorkingDir"] = os.path.normpath(os.path.join(WORKFLOW, asked.get("working_dir") or "."))
     config["HostConfig"]["Mounts"] += _mounts(folder, commands)
+    if wants.get("docker"):  # an engine needs a file system that layers can lie on; this one goes with the container
+        room = {"Type": "volume", "Target": "/var/lib/docker", "VolumeOptions": {"Labels": config["Labels"]}}
+        config["HostConfig"]["Mounts"].append(room)
     terminal = _terminal(user, info) if commands else None
     return {"config": config, "terminal": terminal, "image": wants["image"], "user": user}
 
@@ -113,24 +120,22 @@ def _terminal(user: str, info: dict[str, Any]) -> list[Any]:
 
 
 def _host_config(
-    allowed: dict[str, Any], wants: dict[str, Any], gpus: list[str], limits: dict[str, Any], info: dict[str, Any]
+    state: str, wants: dict[str, Any], gpus: list[str], limits: dict[str, Any], info: dict[str, Any]
 ) -> dict[str, Any]:
-    if wants.get("docker"):
-        raise RefusedError("not_allowed", "docker: a Docker inside of the job is not supported yet")
-    if wants.get("privileged") and allowed.get("privileged") is not True:
-        raise RefusedError("not_allowed", "privileged: the operator of this host allows no privileged containers")
+    allowed = policy.read(state)
+    for name, what in _PRIVILEGES.items():
+        if wants.get(name) and allowed.get(name) is not True:
+            says = "{}: the operator of this host allows no {}".format(name, what)
+            raise policy.refused(state, says, '{{"{}": true}}'.format(name))
     found: dict[str, Any] = {
         "NetworkMode": "host" if wants.get("network") == "host" else "bridge",
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {"Type": "none", "Config": {}},
-        "Privileged": bool(wants.get("privileged")),
+        "Privileged": bool(wants.get("privileged") or wants.get("docker")),
         "ShmSize": int(wants["shm_mib"]) << 20 if wants.get("shm_mib") else _memory_bytes() // 2,
-        "Mounts": [_volume(each, allowed) for each in wants.get("volumes") or ()],
+        "Mounts": [_volume(each, state, allowed) for each in wants.get("volumes") or ()],
         **_limits(limits),
     }
-    if os.path.isdir("/dev/infiniband"):
-        path = "/dev/infiniband"
-        found["Devices"] = [{"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}]
     if gpus:
         found.update(_gpus(gpus, info))
     return found
@@ -145,7 +150,8 @@ def _limits(limits: dict[str, Any]) -> dict[str, Any]:
         found["CpuShares"] = max(2, int(limits["cpus"] * 1024))
     if limits["memory_max"]:
         found["Memory"] = found["MemorySwap"] = limits["memory_max"]  # both alike: no swap on top
-    if limits["memlock"]:
+    if limits["rdma"]:
+        found["Devices"] = [{"PathOnHost": RDMA, "PathInContainer": RDMA, "CgroupPermissions": "rwm"}]
         found["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
     return found
 
@@ -172,16 +178,15 @@ def _listed(gpus: list[str], folders: Any) -> bool:
     return bool(gpus) and "nvidia.com/gpu" in text and all(uuid in text for uuid in gpus)
 
 
-def _volume(written: str, permitted: dict[str, Any]) -> dict[str, Any]:
+def _volume(written: str, state: str, permitted: dict[str, Any]) -> dict[str, Any]:
     """One host folder, by where it really is. Allowed is a listed folder itself: below it, others may place links."""
     source, target, *mode = written.split(":")
     allowed = [str(each) for each in permitted.get("volumes") or ()]
     real = os.path.realpath(source)
     if real not in [os.path.realpath(each) for each in allowed]:
         says = "it allows " + ", ".join(allowed) if allowed else "it allows none"
-        raise RefusedError(
-            "not_allowed", "volumes: {} is not allowed by the operator of this host: {}".format(source, says)
-        )
+        says = "volumes: {} is not allowed by the operator of this host: {}".format(source, says)
+        raise policy.refused(state, says, json.dumps({"volumes": [*allowed, source]}))
     if not os.path.isdir(real):
         raise RefusedError("not_allowed", "volumes: this host has no folder {}".format(source))
     return {"Type": "bind", "Source": real, "Target": target, "ReadOnly": mode == ["ro"]}

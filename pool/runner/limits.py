@@ -13,13 +13,15 @@ from typing import Any
 from pool.runner import policy
 from pool.runner.ledger import RefusedError
 
+#: Where a host has its devices for RDMA.
+RDMA = "/dev/infiniband"
 _PIDS = 32768
 
 
 def limits(state: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """`{"cpus", "cpus_max", "memory_max", "pids", "memlock"}`: share and cores, bytes, threads of all processes.
+    """`{"cpus", "cpus_max", "memory_max", "pids", "rdma"}`: share and cores, bytes, threads of all processes.
 
-    None where there is no limit; `memlock`: locked memory has none, as RDMA needs it.
+    None where there is no limit; `rdma`: it has the host's devices for that, and may lock as much memory as it likes.
     """
     given = asked.get("limits") or {}
     most, memory = given.get("cpus_max"), given.get("memory_max_mib")
@@ -28,7 +30,7 @@ def limits(state: str, asked: dict[str, Any]) -> dict[str, Any]:
         "cpus_max": min(float(most), float(os.cpu_count() or 1)) if most else None,
         "memory_max": int(memory) << 20 if memory else None,
         "pids": _pids(state),
-        "memlock": os.path.isdir("/dev/infiniband"),
+        "rdma": os.path.isdir(RDMA),
     }
 
 

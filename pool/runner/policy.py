@@ -1,6 +1,6 @@
 """What the operator of this host allows jobs and sets for them: `policy.json` of the runner's state folder.
 
-    {"volumes": ["/data"], "privileged": true, "pids": 4096}
+    {"volumes": ["/data"], "privileged": true, "docker": true, "pids": 4096}
 
 Without that file nothing is allowed. It is read for each job, so that a change holds from the next one on.
 """
@@ -23,3 +23,9 @@ def read(state: str) -> dict[str, Any]:
     if found is None and os.path.exists(path):
         raise RefusedError("bad_policy", "{} of this host is not a JSON object".format(path))
     return found or {}
+
+
+def refused(state: str, what: str, example: str) -> RefusedError:
+    """Says that the operator does not allow `what`, and what would."""
+    path = os.path.join(state, FILE)
+    return RefusedError("not_allowed", "{}; to allow it, write {} into {} there".format(what, example, path))

@@ -6,6 +6,9 @@ from typing import Any
 
 from pool.runner import devices, oom, processes
 
+#: Less memory, and the supervisor, whom the kernel spares, would wait for some for ever.
+_SUPERVISOR = 32 << 20
+
 
 def argv(job: str, spec: dict[str, Any]) -> list[str]:
     """The beginning of the command that runs the job's supervisor in a transient unit: one a job.
@@ -29,14 +32,14 @@ def argv(job: str, spec: dict[str, Any]) -> list[str]:
 
 
 def _limits(limits: dict[str, Any]) -> list[str]:
-    """The supervisor, some 12 MB and one process, is in the unit and so counts as the job's."""
+    """As `limits` has them, in systemd's words. The supervisor, some 12 MB and a process, counts as the job's."""
     found = ["TasksMax={}".format(limits["pids"])]
     if limits["cpus_max"]:
         found.append("CPUQuota={}%".format(max(1, round(limits["cpus_max"] * 100))))
     if limits["cpus"]:  # a unit that says nothing weighs 100: as one core
         found.append("CPUWeight={}".format(min(max(1, round(limits["cpus"] * 100)), 10000)))
     if limits["memory_max"]:
-        found += ["MemoryMax={}".format(limits["memory_max"]), "MemorySwapMax=0"]
-    if limits["memlock"]:
+        found += ["MemoryMax={}".format(max(limits["memory_max"], _SUPERVISOR)), "MemorySwapMax=0"]
+    if limits["rdma"]:
         found.append("LimitMEMLOCK=infinity")
     return found

@@ -99,6 +99,23 @@ def test_a_container_that_runs_out_of_memory_is_told_as_that(
     bench.until_free()
 
 
+def test_a_docker_inside_has_room_that_goes_with_it(bench: Bench) -> None:
+    """A volume, on no overlay, with the job's name on it. Not every machine lets a container be privileged."""
+    docker = lab_engine.find()
+    assert docker is not None
+    bench.allow(docker=True)
+    script = "stat --file-system --format=%T /var/lib/docker; mount -t tmpfs none /mnt && echo privileged"
+    bench.start(script, container={"docker": True})
+    end = bench.bridge.end_of(bench.job)
+    if end["exit_code"] is None:
+        assert "unable to apply caps: operation not permitted" in end["reason"]
+    else:
+        system, privileged = bench.bridge.log(bench.job).decode().splitlines()
+        assert (system == "overlayfs", privileged) == (False, "privileged")
+    assert docker.text("volume", "ls", "--quiet", "--filter", f"label=pool.job={bench.job}") == ""
+    bench.until_free()
+
+
 def test_a_container_is_its_user_and_has_the_host_folders_that_are_allowed(bench: Bench) -> None:
     """The uploaded folder is the user's; a folder that is read-only there cannot be written, through a link neither."""
     folders = {name: os.path.join(bench.host.folder, name) for name in ("data", "out")}
@@ -131,6 +148,36 @@ def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:
     assert docker_host.on("node1", f"cat /var/lib/pool-runner/jobs/{job['id']}/work/made") == "made"
     until(lambda: docker_host.is_idle("node1"), "free GPUs")
     assert docker_host.on("node1", "docker ps --all --quiet") == ""
+
+
+def test_the_limits_of_a_file_are_those_of_the_container(docker_host: Site) -> None:
+    """From the file to the kernel, on a whole host."""
+    group = "/sys/fs/cgroup"
+    script = (
+        f"cat {group}/memory/memory.limit_in_bytes 2>&- || cat {group}/memory.max; "
+        f"cat {group}/cpu/cpu.cfs_quota_us 2>&- || cat {group}/cpu.max; "
+        f"cat {group}/pids/pids.max 2>&- || cat {group}/pids.max"
+    )
+    resources = {"cpu": "1..1", "memory": "..64MB"}
+    docker_host.run("bounded", script, gpu=0, image="tiny:1", resources=resources)
+    job = docker_host.end_of("bounded")
+    assert job["status"] == "done", job
+    memory, quota, pids = docker_host.log("bounded").decode().splitlines()
+    assert (memory, quota.split()[0], pids) == (str(64 << 20), "100000", "32768")
+
+
+def test_what_the_operator_does_not_allow_fails_the_run_with_what_would(docker_host: Site) -> None:
+    """A host folder and a Docker inside: nothing of either is made."""
+    for name, field, example in (
+        ("folder", {"volumes": ["/etc:/host"]}, '{"volumes": ["/etc"]}'),
+        ("engine", {"docker": True}, '{"docker": true}'),
+    ):
+        docker_host.run(name, "echo ran", gpu=0, image="tiny:1", **field)
+        job = docker_host.end_of(name)
+        assert job["status"] == "failed"
+        says = f"to allow it, write {example} into /var/lib/pool-runner/policy.json there"
+        assert job["reason"].endswith(says), job["reason"]
+    assert docker_host.on("node1", "docker ps --all --quiet; docker volume ls --quiet") == ""
 
 
 def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> None:

@@ -183,10 +183,12 @@ def test_a_job_that_runs_out_of_memory_is_told_as_that(site: Site) -> None:
 
 
 def test_a_kill_is_no_want_of_memory_and_a_loss_that_a_job_bears_no_failure(site: Site) -> None:
-    """137 alone says nothing; neither does a child that was killed, where the job ended well."""
-    resources = {"memory": "..200MB"}
-    site.run("killed", "kill -9 $$", host="node1", gpu=0, resources=resources)
-    site.run("bears", f"{HUNGRY} || echo lost $?", host="node2", gpu=0, resources=resources)
+    """137 alone says nothing; neither does a child that was killed, where the job ended well.
+
+    Less than its supervisor needs takes a job nothing.
+    """
+    site.run("killed", "kill -9 $$", host="node1", gpu=0, resources={"memory": "..1MB"})
+    site.run("bears", f"{HUNGRY} || echo lost $?", host="node2", gpu=0, resources={"memory": "..200MB"})
     killed, bears = site.end_of("killed"), site.end_of("bears")
     assert (killed["status"], killed["exit_code"], killed["reason"]) == ("failed", 137, None)
     assert (bears["status"], bears["exit_code"], bears["reason"]) == ("done", 0, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def _spec(
     asked = {"script": wants.pop("script", "true"), "working_dir": wants.pop("working_dir", "."), "container": wants}
     wants.setdefault("image", "i")
     state = os.path.dirname(os.path.dirname(folder.path))
-    most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "memlock": False} | wants.pop("limits", {})
+    most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "rdma": False} | wants.pop("limits", {})
     return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE, most, info or {})
 
 
@@ -74,7 +75,18 @@ def test_whose_a_container_is_stands_on_it(folder: JobFolder) -> None:
         ({"limits": {"cpus": 2.5}}, "CpuShares", 2560),
         ({"limits": {"cpus_max": 0.5}}, "NanoCpus", 500_000_000),
         ({"limits": {"pids": 100}}, "PidsLimit", 100),
-        ({"limits": {"memlock": True}}, "Ulimits", [{"Name": "memlock", "Soft": -1, "Hard": -1}]),
+        ({"limits": {"rdma": True}}, "Ulimits", [{"Name": "memlock", "Soft": -1, "Hard": -1}]),
+        (
+            {"limits": {"rdma": True}},
+            "Devices",
+            [
+                {
+                    "PathOnHost": "/dev/infiniband",
+                    "PathInContainer": "/dev/infiniband",
+                    "CgroupPermissions": "rwm",
+                }
+            ],
+        ),
         ({"network": "host"}, "NetworkMode", "host"),
     ],
 )
@@ -114,16 +126,29 @@ def test_host_folders_are_the_operators_to_allow(folder: JobFolder, tmp_path: Pa
             _build(folder, volumes=[f"{tmp_path}/{name}:/data"])
 
 
-def test_privileges_are_the_operators_to_allow(folder: JobFolder) -> None:
-    """Only a plain `true` allows them; a Docker inside is not there yet."""
-    for policy in ({}, {"privileged": "yes"}):
-        _allow(folder, **policy)
-        with pytest.raises(RefusedError, match="no privileged containers"):
-            _build(folder, privileged=True)
-    _allow(folder, privileged=True)
-    assert _build(folder, privileged=True)["HostConfig"]["Privileged"] is True
-    with pytest.raises(RefusedError, match="not supported yet"):
-        _build(folder, docker=True)
+def test_privileges_are_the_operators_to_allow(folder: JobFolder, tmp_path: Path) -> None:
+    """Only a plain `true` allows them, each by its own name; what would is said."""
+    for name, other, what in (
+        ("privileged", "docker", "privileged containers"),
+        ("docker", "privileged", "Docker inside of a job"),
+    ):
+        for policy in ({}, {name: "yes"}, {other: True}):
+            _allow(folder, **policy)
+            says = f'allows no {what}; to allow it, write {{"{name}": true}} into {tmp_path}/policy.json there'
+            with pytest.raises(RefusedError, match=re.escape(says)) as refusal:
+                _build(folder, **{name: True})
+            assert refusal.value.cause == "not_allowed"
+        _allow(folder, **{name: True})
+        assert _build(folder, **{name: True})["HostConfig"]["Privileged"] is True
+
+
+def test_a_docker_inside_has_room_of_its_own(folder: JobFolder) -> None:
+    """A volume without a name, which the engine removes with the container; nobody else gets one."""
+    _allow(folder, docker=True)
+    built, plain = _build(folder, docker=True), _build(folder)
+    room = {"Type": "volume", "Target": "/var/lib/docker", "VolumeOptions": {"Labels": built["Labels"]}}
+    assert [mount for mount in built["HostConfig"]["Mounts"] if mount["Type"] == "volume"] == [room]
+    assert [mount for mount in plain["HostConfig"]["Mounts"] if mount["Type"] == "volume"] == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pool.runner import unit
 from pool.runner.ledger import RefusedError
 from pool.runner.limits import limits
 
-NONE = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 100, "memlock": False}
+NONE = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 100, "rdma": False}
 
 
 def _properties(limits: dict[str, Any]) -> set[str]:
@@ -55,8 +55,9 @@ def test_the_operator_may_set_the_number_of_processes(tmp_path: Path) -> None:
         ({"cpus_max": 0.001}, {"CPUQuota=1%"}),
         ({"cpus": 2.5}, {"CPUWeight=250"}),
         ({"cpus": 224.0}, {"CPUWeight=10000"}),
-        ({"memlock": True}, {"LimitMEMLOCK=infinity"}),
+        ({"rdma": True}, {"LimitMEMLOCK=infinity"}),
         ({"memory_max": 100 << 20}, {"MemoryMax=104857600", "MemorySwapMax=0"}),
+        ({"memory_max": 1 << 20}, {"MemoryMax=33554432", "MemorySwapMax=0"}),
     ],
 )
 def test_a_unit_is_limited_as_a_container_is(given: dict[str, Any], expected: set[str]) -> None:
