@@ -181,7 +181,7 @@ def test_what_the_operator_does_not_allow_fails_the_run_with_what_would(docker_h
 
 
 def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> None:
-    """kill -9 of the runner, of the server, a restart of Docker (live-restore): the job goes on, its end is told."""
+    """kill -9 of runner, server and sshd, a restart of Docker (live-restore): the job goes on, its end is told."""
     name = docker_host.run(
         "lasts", "echo begun; until [ -e go ]; do sleep 0.1; done; echo told; exit 5", image="tiny:1"
     )
@@ -193,14 +193,14 @@ def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> Non
     who = processes.identity(pid)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not processes.alive(who), "the end of the server")
-    docker_host.on("node1", "systemctl restart docker")
+    docker_host.on("node1", "pkill -9 sshd; systemctl restart ssh docker")
     until(lambda: docker_host.listed()["node1"]["status"] == "ready", "the link")
     until(lambda: docker_host.job(name)["shown"] == "running", "a running job")
     assert docker_host.on("node1", "docker ps --quiet --no-trunc") == container
     docker_host.on("node1", f"touch /var/lib/pool-runner/jobs/{job['id']}/work/go")
     ended = docker_host.end_of(name)
     assert (ended["status"], ended["exit_code"]) == ("failed", 5)
-    assert docker_host.log(name).splitlines()[0] == b"begun"
+    assert docker_host.log(name) == b"begun\ntold\n"
     assert docker_host.on("node1", "docker ps --all --quiet") == ""
 
 
