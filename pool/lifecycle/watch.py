@@ -34,6 +34,7 @@ _CAUSES = {
     "out_of_memory": "it ran out of memory: the kernel killed a process of it, at the limit that the task's"
     " resources.memory sets or because the host had none left",
     "runtime_restart": "the host's Docker engine was restarted, and its container with it",
+    "shim_lost": "the process that held its container (containerd-shim) was killed; the exit code is not known",
     "container_removed": "somebody removed its container on the host",
 }
 

@@ -12,8 +12,7 @@ import os
 from typing import Any
 
 from pool.runner import policy, processes
-from pool.runner.container import labels
-from pool.runner.engine import Engine, EngineError, EngineGoneError
+from pool.runner.container import TERMINAL, labels
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
 from pool.runner.limits import RDMA
@@ -23,12 +22,12 @@ _OURS = "/.pool"
 _ROOT = ("", "0", "root")
 #: What only the operator allows, by its name in the task and in the policy alike.
 _PRIVILEGES = {"privileged": "privileged containers", "docker": "Docker inside of a job"}
-#: Commands wait at the gate until their terminal is ready; then the first of these shells that the image has runs them.
-_GATE = (
-    "read -r pool_gate <{0}/gate; exec </dev/null; unset pool_gate TINI_KILL_PROCESS_GROUP; "
-    'for shell in "$@"; do if command -v "$shell" >/dev/null 2>&1; then exec "$shell" {0}/script; fi; done; '
+#: Takes the terminal, says so, and has the first of these shells that the image has run the commands.
+_BEGIN = (
+    "exec >{terminal} 2>&1 </dev/null; printf '\\006'; unset TINI_KILL_PROCESS_GROUP; "
+    'for shell in "$@"; do if command -v "$shell" >/dev/null 2>&1; then exec "$shell" {ours}/script; fi; done; '
     'echo "pool: the image has no shell $1" >&2; exit 127'
-).format(_OURS)
+).format(terminal=TERMINAL, ours=_OURS)
 
 
 def build(
@@ -39,8 +38,12 @@ def build(
     pool: str,
     image: dict[str, Any],
     limits: dict[str, Any],
+    info: dict[str, Any],
 ) -> dict[str, Any]:
-    """The container's part of the spec: its config but for the environment. RefusedError for what is not allowed."""
+    """The container's part of the spec: its config but for the environment. RefusedError for what is not allowed.
+
+    `image` and `info` are what the engine says of the image and of itself.
+    """
     wants = asked["container"]
     user = wants.get("user") or str(image["Config"].get("User") or "")
     config: dict[str, Any] = {
@@ -49,12 +52,12 @@ def build(
         "Labels": labels(folder.job, pool, int(wants.get("attempt", 1)), state),
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": _host_config(state, wants, gpus, limits),
+        "HostConfig": _host_config(state, wants, gpus, limits, info),
     }
     commands = bool(asked.get("script"))
     if commands:
         shells = [asked["shell"]] if asked.get("shell") else ["bash", "sh"]
-        config.update(Entrypoint=["sh", "-c", _GATE, "pool", *shells], Cmd=[], Tty=True)
+        config.update(Entrypoint=["sh", "-c", _BEGIN, "pool", *shells], Cmd=[])
     elif wants.get("argv"):
         config.update(Entrypoint=wants["argv"][:1], Cmd=wants["argv"][1:])
     own = not commands and not wants.get("argv")
@@ -65,12 +68,13 @@ def build(
     if wants.get("docker"):  # an engine needs a file system that layers can lie on; this one goes with the container
         room = {"Type": "volume", "Target": "/var/lib/docker", "VolumeOptions": {"Labels": config["Labels"]}}
         config["HostConfig"]["Mounts"].append(room)
-    return {"config": config, "gate": commands, "image": wants["image"], "user": user}
+    terminal = _terminal(user, info) if commands else None
+    return {"config": config, "terminal": terminal, "image": wants["image"], "user": user}
 
 
 def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], user: str) -> dict[str, str]:
     """What is set beside the image's own, last wins: the pool's, the user's; the GPUs are the runner's alone."""
-    env: dict[str, Any] = {}
+    env: dict[str, Any] = {"TERM": "xterm"} if asked.get("script") else {}  # as Docker does for a terminal of its own
     home = asked["container"].get("home") or "/root"
     if home != "/root" or user.partition(":")[0] in _ROOT:  # root's home is no other user's
         env["HOME"] = home
@@ -103,7 +107,21 @@ def owner(user: str) -> tuple[int, int]:
     return int(uid), int(gid) if gid.isdigit() else int(uid)
 
 
-def _host_config(state: str, wants: dict[str, Any], gpus: list[str], limits: dict[str, Any]) -> dict[str, Any]:
+def _terminal(user: str, info: dict[str, Any]) -> list[Any]:
+    """The uid, None for none, and the mode of the commands' terminal: the container's user writes there, nobody reads.
+
+    Of a user by name only the image knows the uid, and of an engine that maps uids nobody here: then all may write.
+    """
+    name = user.partition(":")[0]
+    mapped = any(str(each).startswith("name=userns") for each in info.get("SecurityOptions") or ())
+    if os.getuid() != 0 or mapped or not (name in _ROOT or name.isdigit()):
+        return [None, 0o622]
+    return [owner(user)[0], 0o600]
+
+
+def _host_config(
+    state: str, wants: dict[str, Any], gpus: list[str], limits: dict[str, Any], info: dict[str, Any]
+) -> dict[str, Any]:
     allowed = policy.read(state)
     for name, what in _PRIVILEGES.items():
         if wants.get(name) and allowed.get(name) is not True:
@@ -119,7 +137,7 @@ def _host_config(state: str, wants: dict[str, Any], gpus: list[str], limits: dic
         **_limits(limits),
     }
     if gpus:
-        found.update(_gpus(gpus))
+        found.update(_gpus(gpus, info))
     return found
 
 
@@ -138,12 +156,8 @@ def _limits(limits: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _gpus(gpus: list[str]) -> dict[str, Any]:
+def _gpus(gpus: list[str], info: dict[str, Any]) -> dict[str, Any]:
     """Exactly these cards, by UUID: through CDI where the engine lists them, else NVIDIA's runtime, else Docker."""
-    try:
-        info = Engine().ask("GET", "/info")
-    except (EngineError, EngineGoneError) as error:
-        raise RefusedError("no_docker", str(error)) from error
     if _listed(gpus, info.get("CDISpecDirs") or ()):
         names = ["nvidia.com/gpu=" + uuid for uuid in gpus]
         return {"Runtime": "runc", "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": names}]}
@@ -179,11 +193,10 @@ def _volume(written: str, state: str, permitted: dict[str, Any]) -> dict[str, An
 
 
 def _mounts(folder: JobFolder, commands: bool) -> list[dict[str, Any]]:
-    files = [("hosts", True)] + ([("script", True), ("gate", True)] if commands else [])
     found: list[dict[str, Any]] = [{"Type": "bind", "Source": folder.work, "Target": WORKFLOW}]
-    for name, read_only in files:
+    for name in ("hosts", "script") if commands else ("hosts",):
         target = "{}/{}".format(_OURS, name)
-        found.append({"Type": "bind", "Source": folder.file(name), "Target": target, "ReadOnly": read_only})
+        found.append({"Type": "bind", "Source": folder.file(name), "Target": target, "ReadOnly": True})
     return found
 
 

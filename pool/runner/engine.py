@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 from typing import Any, Iterator
 from urllib.parse import urlencode
 
@@ -29,6 +30,18 @@ class EngineError(Exception):
 
 class EngineGoneError(Exception):
     """No engine answers, or not in time: what was asked may have been done, or be done yet."""
+
+
+def is_restarting() -> bool:
+    """True while systemd ends or starts the engine of this host: what ended just then has ended with it."""
+    argv = ["systemctl", "show", "--property=ActiveState", "--value", "docker.service"]
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False)
+    except FileNotFoundError:
+        return False
+    except subprocess.TimeoutExpired:
+        return True
+    return done.stdout.strip() in (b"deactivating", b"activating")
 
 
 class Engine:

@@ -8,6 +8,7 @@ from typing import Any
 from pool.runner import container_spec, durable, spec
 from pool.runner.account import job_user
 from pool.runner.archive import Archives
+from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.image import Images
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
@@ -44,7 +45,13 @@ class Preparer:
         image = self._images.find(asked["container"]["id"])
         if image is None:
             raise RefusedError("no_such_image", "image {} is gone again".format(asked["container"]["image"]))
-        return container_spec.build(folder, self._state, asked, built["gpus"], built["pool"], image, built["limits"])
+        try:
+            info = Engine().ask("GET", "/info")
+        except (EngineError, EngineGoneError) as error:
+            raise RefusedError("no_docker", str(error)) from error
+        return container_spec.build(
+            folder, self._state, asked, built["gpus"], built["pool"], image, built["limits"], info
+        )
 
     def _write(self, folder: JobFolder, asked: dict[str, Any], built: dict[str, Any], owner: tuple[int, int]) -> None:
         contained = "container" in built
@@ -60,9 +67,6 @@ class Preparer:
             )
         _write_text(folder.file("script"), asked.get("script") or "", owner, 0o444 if contained else 0o400)
         _write_text(folder.file("hosts"), asked.get("hosts_file") or "", owner, 0o444)
-        if contained and built["container"]["gate"]:
-            os.mkfifo(folder.file("gate"), 0o600)
-            os.chmod(folder.file("gate"), 0o444)
 
 
 def _write_text(path: str, text: str, owner: tuple[int, int], mode: int) -> None:

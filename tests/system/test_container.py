@@ -21,21 +21,11 @@ from pool.runner import processes
 from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
 from tests.runner_host import RunnerHost
-from tests.system.site import FORKS, HUNGRY, Site, machines, until
+from tests.system.docker import docker_machines
+from tests.system.site import FORKS, HUNGRY, Site, until
 
 _LAB = tuple[SystemLab, list[LabHost]]
 _NAMES = ("shell", "prints", "bare")
-# What makes a host that runs containers, without a registry: Debian's engine, cards handed out by name as NVIDIA's
-# runtime does, and an image of one program.
-_INSTALL = r"""
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update && apt-get -q install -y --no-install-recommends docker.io busybox-static
-echo '{"live-restore": true, "runtimes": {"nvidia": {"path": "runc"}}}' > /etc/docker/daemon.json
-systemctl restart docker
-mkdir -p /root/image/bin /root/image/tmp && cp /bin/busybox /root/image/bin/
-for name in sh sleep cat env grep id pwd touch sort; do ln -sf busybox /root/image/bin/$name; done
-tar -C /root/image -c . | docker import --change 'ENV FROM_IMAGE=yes' - tiny:1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +58,8 @@ def bench(session_dir: str, images: dict[str, str]) -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def docker_host(system_lab: _LAB, session_dir: str) -> Iterator[Site]:
     """One more host, with Docker, in a pool of its own."""
-    with machines(session_dir, "docker", 1) as site:
-        rc, said = site.lab.execute("node1", "sh", "-ec", _INSTALL, timeout=300)
-        assert rc == 0, said
-        site.settle()
+    with docker_machines(session_dir, "docker", 1) as site:
         yield site
-        site.clear()
-        assert site.on("node1", "docker ps --all --quiet") == ""
-        assert site.cli("server", "stop", timeout=60).rc == 0
 
 
 def test_a_container_cannot_use_more_than_it_was_given(bench: Bench) -> None:

@@ -17,29 +17,25 @@ from pool.runner.ledger import RefusedError
 IMAGE = {"Id": "sha256:1", "Config": {"User": ""}}
 
 
-class Info:
-    """An engine that is asked for nothing but what it has."""
-
-    has: dict[str, Any]
-
-    def ask(self, method: str, path: str) -> dict[str, Any]:
-        """As of the real one."""
-        assert (method, path) == ("GET", "/info")
-        return self.has
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     """A job's folder that is not made yet."""
     return JobFolder(str(tmp_path), "job-1")
 
 
-def _build(folder: JobFolder, gpus: list[str] | None = None, **wants: Any) -> dict[str, Any]:
+def _spec(
+    folder: JobFolder, gpus: list[str] | None = None, info: dict[str, Any] | None = None, **wants: Any
+) -> dict[str, Any]:
     asked = {"script": wants.pop("script", "true"), "working_dir": wants.pop("working_dir", "."), "container": wants}
     wants.setdefault("image", "i")
     state = os.path.dirname(os.path.dirname(folder.path))
     most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "rdma": False} | wants.pop("limits", {})
-    return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE, most)["config"]  # type: ignore[no-any-return]
+    return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE, most, info or {})
+
+
+def _build(folder: JobFolder, gpus: list[str] | None = None, **wants: Any) -> dict[str, Any]:
+    config: dict[str, Any] = _spec(folder, gpus, **wants)["config"]
+    return config
 
 
 def _allow(folder: JobFolder, **policy: Any) -> None:
@@ -102,15 +98,14 @@ def test_sizes_and_limits_are_exact(folder: JobFolder, wants: dict[str, Any], na
 def test_commands_run_in_a_shell_and_an_image_alone_as_it_was_made(folder: JobFolder) -> None:
     """Commands: our init, a terminal, the folder. An entrypoint: the folder. The image's own program: neither."""
     commands = _build(folder, working_dir="sub")
-    assert (commands["Entrypoint"][:2], commands["Tty"], commands["WorkingDir"]) == (
+    assert (commands["Entrypoint"][:2], commands["WorkingDir"]) == (
         ["sh", "-c"],
-        True,
         "/workflow/sub",
     )
     words = _build(folder, script="", argv=["a", "b c"])
     assert (words["Entrypoint"], words["Cmd"], words["WorkingDir"]) == (["a"], ["b c"], "/workflow")
     own = _build(folder, script="")
-    assert not {"Entrypoint", "Cmd", "Tty", "WorkingDir"} & set(own)
+    assert not {"Entrypoint", "Cmd", "WorkingDir"} & set(own)
     assert [each["HostConfig"]["Init"] for each in (commands, words, own)] == [True, True, False]
 
 
@@ -173,7 +168,6 @@ def test_a_docker_inside_has_room_of_its_own(folder: JobFolder) -> None:
 def test_gpus_are_given_by_uuid(
     folder: JobFolder,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     has: dict[str, Any],
     listed: str,
     expected: dict[str, Any],
@@ -181,10 +175,27 @@ def test_gpus_are_given_by_uuid(
     """As the engine can: a list of devices that has every card, else NVIDIA's runtime, else Docker's own way."""
     (tmp_path / "cdi").mkdir()
     (tmp_path / "cdi/nvidia.yaml").write_text(listed)
-    Info.has = {**has, "CDISpecDirs": [str(tmp_path / "cdi"), str(tmp_path / "none")]}
-    monkeypatch.setattr(container_spec, "Engine", Info)
-    host = _build(folder, ["GPU-1"])["HostConfig"]
+    info = {**has, "CDISpecDirs": [str(tmp_path / "cdi"), str(tmp_path / "none")]}
+    host = _build(folder, ["GPU-1"], info=info)["HostConfig"]
     assert {name: host[name] for name in ("Runtime", "DeviceRequests") if name in host} == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "info", "expected"),
+    [
+        ("", {}, [0, 0o600]),
+        ("1000:100", {}, [1000, 0o600]),
+        ("somebody", {}, [None, 0o622]),
+        ("", {"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, [None, 0o622]),
+    ],
+)
+def test_nobody_else_writes_to_the_terminal(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, user: str, info: dict[str, Any], expected: list[Any]
+) -> None:
+    """But where only the image or the engine knows who the container's user is on this host."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert _spec(folder, user=user, info=info)["terminal"] == expected
+    assert _spec(folder, user=user, info=info, script="")["terminal"] is None
 
 
 def test_the_gpus_are_the_runners_alone(folder: JobFolder) -> None:
