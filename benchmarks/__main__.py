@@ -24,6 +24,7 @@ ROWS = {
     "start_up": "starting up",
     "validate": "`pool validate`",
     "one_host": "`pool run`, one warm host",
+    "container": "`pool run` in a container",
     "server_share": "the server's share",
     "log_stream": "log stream",
     "throughput": "runs per second",

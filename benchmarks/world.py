@@ -1,4 +1,4 @@
-"""A pool to measure: a loopback lab of real SSH hosts, a server with warm links to them, `ssh` to the same hosts."""
+"""A pool to measure: a lab of real SSH hosts, a server with warm links to them, `ssh` to the same hosts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ _PROGRAM = "#!{}\nimport sys\nfrom pool.cli.main import main\nif __name__ == '__
 
 
 class World:
-    """One lab of `hosts` hosts, all of them added to a pool of its own. Everything of it is gone after `close`."""
+    """One lab of `hosts` hosts, all of them added to a pool of its own. Everything of it is gone after `close`.
 
-    def __init__(self, hosts: int) -> None:
+    The hosts are unprivileged sshds; with `system` they are whole machines with Docker, for which one has to be root.
+    """
+
+    def __init__(self, hosts: int, *, system: bool = False) -> None:
         self.folder = tempfile.mkdtemp(prefix="pb", dir="/tmp")
         self.state = os.path.join(self.folder, "s")
         private = ("POOL_", "DSTACK_", "SSH_", "ANSIBLE_", "XDG_")
@@ -35,8 +38,11 @@ class World:
             "POOL_LAB": os.path.join(self.state, "lab"),
         }
         self.program = _program(self.folder)
+        kind = ["--system"] if system else []
         try:
-            self.hosts: list[dict[str, Any]] = json.loads(self.pool("lab", "up", "--hosts", str(hosts), "--json"))
+            self.hosts: list[dict[str, Any]] = json.loads(
+                self.pool("lab", "up", *kind, "--hosts", str(hosts), "--json")
+            )
             self._add_hosts()
         except BaseException:
             self.close()
@@ -50,13 +56,13 @@ class World:
         """Run a `pool` command; its stdout."""
         return run(self.argv(*words), env=self.env)
 
-    def task(self, name: str, *commands: str, nodes: int = 1) -> list[str]:
+    def task(self, name: str, *commands: str, nodes: int = 1, **more: Any) -> list[str]:
         """The words after `pool` that run these commands: a task file in a folder with nothing else in it."""
         folder = os.path.join(self.folder, name)
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "task.dstack.yml")
         with open(path, "w", encoding="utf-8") as file:
-            json.dump({"type": "task", "nodes": nodes, "commands": list(commands)}, file)
+            json.dump({"type": "task", "nodes": nodes, "commands": list(commands)} | more, file)
         return ["run", folder, "-f", path, "-y"]
 
     def run_named(self, name: str) -> dict[str, Any]:
@@ -118,16 +124,16 @@ class Worlds:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._made: dict[int, World] = {}
+        self._made: dict[tuple[int, bool], World] = {}
         self._stack = ExitStack()
 
-    def of(self, hosts: int) -> World:
-        """The world with that many hosts."""
-        if hosts not in self._made:
-            self._say(f"starting a lab of {hosts} hosts")
-            self._made[hosts] = world = World(hosts)
+    def of(self, hosts: int, *, system: bool = False) -> World:
+        """The world with that many hosts, whole machines or not."""
+        if (hosts, system) not in self._made:
+            self._say(f"starting a lab of {hosts} {'whole machines' if system else 'hosts'}")
+            self._made[hosts, system] = world = World(hosts, system=system)
             self._stack.callback(world.close)
-        return self._made[hosts]
+        return self._made[hosts, system]
 
     def close(self) -> None:
         """Close every world."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 import uuid
@@ -45,6 +46,11 @@ class Bench:
         """Reserve, prepare and start the job; its status."""
         container = self.wants(image, **task.pop("container", {}))
         return self.bridge.run(self.job, script, gpus, container=container, **task)
+
+    def allow(self, **policy: Any) -> None:
+        """Be the operator of the host."""
+        with open(os.path.join(self.host.state, "policy.json"), "w", encoding="ascii") as file:
+            json.dump(policy, file)
 
     def until_logged(self, text: bytes) -> None:
         """Until the job has written this."""
@@ -122,6 +128,34 @@ def test_the_folder_is_there_and_what_is_made_in_it_stays(bench: Bench) -> None:
     assert bench.bridge.log(bench.job) == b"bytes"
     with open(os.path.join(bench.host.path(bench.job, "work"), "made"), "rb") as file:
         assert file.read() == b"bytes"
+
+
+def test_home_and_shell_are_those_of_the_task(bench: Bench) -> None:
+    """And a shell that the image does not have is named."""
+    bench.start("echo $HOME ${BASH_VERSION:+bash}", shell="bash", container={"home": "/tmp/home"})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.log(bench.job) == b"/tmp/home bash\n"
+    bench.until_free()
+    bench.job += "-2"
+    bench.start("echo hi", shell="no-such-shell")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 127
+    assert bench.bridge.log(bench.job) == b"pool: the image has no shell no-such-shell\n"
+
+
+def test_a_link_does_not_lead_out_of_the_allowed_folders(bench: Bench) -> None:
+    """Refused by where it leads; what the operator did not allow is named, and nothing is there."""
+    data, secret = os.path.join(bench.host.folder, "data"), os.path.join(bench.host.folder, "secret")
+    for folder in (data, secret):
+        os.mkdir(folder)
+    os.symlink(secret, os.path.join(data, "link"))
+    os.symlink(secret, os.path.join(bench.host.folder, "link"))
+    bench.allow(volumes=[data])
+    for source in (secret, f"{data}/link", f"{data}/../secret", os.path.join(bench.host.folder, "link")):
+        with pytest.raises(RefusalError, match="is not allowed by the operator of this host") as refusal:
+            bench.start("ls /data", container={"volumes": [f"{source}:/data"]})
+        assert refusal.value.cause == "not_allowed"
+        bench.bridge.ask("release", job=bench.job)
+    assert not bench.has()
 
 
 @pytest.mark.parametrize("abort", [False, True])

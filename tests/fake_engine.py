@@ -96,7 +96,7 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         return {"Id": name, "Warnings": []}
 
     def start(self, made: FakeContainer) -> None:
-        """Run its command, on a terminal or on two pipes."""
+        """Run its command, on two pipes."""
         for wanted in made.config["HostConfig"].get("DeviceRequests") or ():
             if wanted["Driver"] == "nvidia":
                 raise _RefusedError(500, 'could not select device driver "nvidia" with capabilities: [[gpu]]')
@@ -104,12 +104,10 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         words = [self._on_the_host(made, word) for word in self._words(made, image)]
         if words[0] == "sh" and not image.get("sh", True):
             words = ["sh", "-c", "exit 127"]  # the engine's init says so, and ends
-        terminal = bool(made.config.get("Tty"))
-        reading, output = os.openpty() if terminal else os.pipe()
-        complaints, errors = (reading, output) if terminal else os.pipe()
+        (reading, output), (complaints, errors) = os.pipe(), os.pipe()
         made.process = subprocess.Popen(
             words,
-            stdin=output if terminal else subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
             cwd=self._on_the_host(made, made.config.get("WorkingDir") or "/"),
@@ -117,9 +115,9 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
             start_new_session=True,
         )
         made.state = "running"
-        for fd in {output, errors}:
+        for fd in (output, errors):
             os.close(fd)
-        kinds = {reading: None} if terminal else {reading: 1, complaints: 2}
+        kinds = {reading: 1, complaints: 2}
         pumps = [threading.Thread(target=_pump, args=(made, *each), daemon=True) for each in kinds.items()]
         for pump in pumps:
             pump.start()
@@ -306,22 +304,16 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def _pump(made: FakeContainer, fd: int, kind: int | None) -> None:
-    """Move output to whoever is attached, in frames where there is no terminal."""
-    while True:
-        try:
-            chunk = os.read(fd, 1 << 16)
-        except OSError:  # a terminal that nobody has open any more
-            chunk = b""
-        if not chunk:
-            os.close(fd)
-            return
-        head = b"" if kind is None else bytes([kind, 0, 0, 0]) + len(chunk).to_bytes(4, "big")
+def _pump(made: FakeContainer, fd: int, kind: int) -> None:
+    """Move output to whoever is attached, in frames."""
+    while chunk := os.read(fd, 1 << 16):
+        head = bytes([kind, 0, 0, 0]) + len(chunk).to_bytes(4, "big")
         for link in list(made.attached):
             try:
                 link.sendall(head + chunk)
             except OSError:
                 continue
+    os.close(fd)
 
 
 def _hang_up(link: socket.socket) -> None:

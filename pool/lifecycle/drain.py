@@ -35,7 +35,7 @@ def undrain(ctx: Context, name: str) -> dict[str, Any]:
 
 
 def await_idle(ctx: Context, name: str, wait_s: float | None) -> Iterator[int]:
-    """How many jobs are on the host, of any pool, again and again until there are none.
+    """How many jobs are on the host, of any pool, again and again until there are none and this server has heard it.
 
     ConflictError after `wait_s` seconds. A host that is silent meanwhile is waited for like one with jobs.
     """
@@ -45,7 +45,8 @@ def await_idle(ctx: Context, name: str, wait_s: float | None) -> Iterator[int]:
     while True:
         seen = ctx.bell.count
         try:
-            jobs = len(ctx.keeper.request(host.id, "standing")[0]["jobs"])
+            told = len(ctx.keeper.request(host.id, "standing")[0]["jobs"])
+            jobs = max(told, len(ctx.store.runs.on_host(host.id)))
         except UnreachableError:
             jobs = max(jobs, 1)
         yield jobs

@@ -193,6 +193,7 @@ def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
 
 
 def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _Rank, master_port: int) -> None:
+    cpus, memory = spec.request.cpus, spec.request.memory_mib
     task = {
         "script": spec.script or ("" if rank.image else shlex.join(spec.entrypoint or ())),
         "shell": spec.shell,
@@ -203,6 +204,11 @@ def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _R
         "hosts_file": mpi_hosts(run, hosts),
         "max_duration_s": spec.max_duration_s,
         "stop_duration_s": spec.stop_duration_s,
+        "limits": {
+            "cpus": rank.job.cpus,
+            "cpus_max": cpus.max if cpus else None,
+            "memory_max_mib": memory.max if memory else None,
+        },
         "container": _container(spec, rank) if rank.image else None,
     }
     ctx.keeper.request(str(rank.job.host_id), "prepare", job=rank.job.id, task=task, timeout=120.0)
@@ -210,7 +216,6 @@ def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _R
 
 def _container(spec: TaskSpec, rank: _Rank) -> dict[str, Any]:
     """What of the task is about its container. Ranks of several nodes meet on their hosts' own network."""
-    cpus, memory = spec.request.cpus, spec.request.memory_mib
     return {
         "image": spec.image,
         "id": rank.image,
@@ -223,9 +228,6 @@ def _container(spec: TaskSpec, rank: _Rank) -> dict[str, Any]:
         "volumes": list(spec.volumes),
         "privileged": spec.privileged,
         "docker": spec.docker,
-        "cpus": rank.job.cpus,
-        "cpus_max": cpus.max if cpus else None,
-        "memory_max_mib": memory.max if memory else None,
     }
 
 

@@ -31,8 +31,10 @@ _CAUSES = {
     "host_reboot": "the host rebooted",
     "supervisor_lost": "its supervisor was killed; the exit code is not known",
     "max_duration": "it ran longer than max_duration",
-    "out_of_memory": "it ran out of memory: the kernel killed it at the limit that the task's resources.memory sets",
+    "out_of_memory": "it ran out of memory: the kernel killed a process of it, at the limit that the task's"
+    " resources.memory sets or because the host had none left",
     "runtime_restart": "the host's Docker engine was restarted, and its container with it",
+    "shim_lost": "the process that held its container (containerd-shim) was killed; the exit code is not known",
     "container_removed": "somebody removed its container on the host",
 }
 

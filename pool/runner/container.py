@@ -1,29 +1,31 @@
-"""A job as a container: made, started, attached to and removed by its supervisor, through the Docker engine.
+"""A job as a container: made, started and removed by its supervisor, through the Docker engine.
 
-What it writes comes over the attached stream, byte for byte; Docker keeps no log of it. Where the task has commands the
-container has a terminal, which is made raw before the first of them runs: a shell of ours waits for that at a gate, a
-FIFO. Where the image's own program runs there is nobody to wait, and so no terminal.
+Where the task has commands they write to a raw terminal of the supervisor's, whose file is mounted into the container:
+every byte arrives, whatever happens to the engine meanwhile. What an image's own program writes comes over the engine's
+attached stream. Docker keeps no log of either.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
 import signal
 import socket
-import termios
 import time
-import tty
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
-from pool.runner import processes
-from pool.runner.engine import Engine, EngineError, EngineGoneError
+from pool.runner import oom, processes
+from pool.runner.engine import Engine, EngineError, EngineGoneError, is_restarting
 from pool.runner.jobs import JobFolder
 from pool.runner.process import Ended
+from pool.runner.shim import Shim
+from pool.runner.terminal import Terminal
 
+#: Where the commands of a container find their terminal, and what the shell of its image writes there first.
+TERMINAL = "/.pool/terminal"
+BEGUN = b"\x06"
 _CHUNK = 1 << 16
 _START_S = 120.0
 #: How long signals, looks and removals wait for an engine that does not answer.
@@ -36,7 +38,12 @@ _REST_S = 10.0
 #: Stands in the log where an engine that was restarted may have dropped output of a container that went on.
 _GAP = b"pool: the Docker engine was restarted: output may be missing here\n"
 
-LABEL_JOB, _LABEL_RUNNER = "pool.job", "pool.runner"
+#: The exit code of an init that does not find its program.
+_NOT_FOUND = 127
+_NO_SHELL = "the image has no `sh`, which commands need"
+_NO_TERMINAL = "the image's user cannot write to the terminal that it was given"
+
+LABEL_JOB, LABEL_RUNNER = "pool.job", "pool.runner"
 
 
 def name_of(job: str) -> str:
@@ -46,7 +53,7 @@ def name_of(job: str) -> str:
 
 def labels(job: str, pool: str, attempt: int, state: str) -> dict[str, str]:
     """What says whose a container is: nothing without these is ever touched."""
-    return {"pool.uuid": pool, LABEL_JOB: job, "pool.attempt": str(attempt), _LABEL_RUNNER: state}
+    return {"pool.uuid": pool, LABEL_JOB: job, "pool.attempt": str(attempt), LABEL_RUNNER: state}
 
 
 class Container:
@@ -54,38 +61,58 @@ class Container:
 
     def __init__(self, folder: JobFolder, spec: dict[str, Any]) -> None:
         self.leader: dict[str, Any] = {}  #: none: its first process is the engine's
-        self.output = self.exit = -1
+        self.exit = -1
         self.look_again_s: float | None = None
         self._folder, self._spec = folder, spec["container"]
         self._path = "/containers/" + name_of(folder.job)
         self._engine = Engine()
-        self._gate = -1
+        self._id = ""
+        self._terminal: Terminal | None = None
+        self._begun = False
         self._stream: socket.socket | None = None
         self._waiting: socket.socket | None = None
+        self._shim: Shim | None = None
+        self._shim_lost_at: float | None = None
+        self._watched = select.epoll()
         self._told = b""
         self._frame, self._left = b"", 0
         self._gap = b""
         self._killed = False
 
+    @property
+    def output(self) -> int:
+        """As of Process."""
+        if self._terminal:
+            return self._terminal.output
+        return self._stream.fileno() if self._stream else -1
+
     def prepare(self, env: dict[str, Any]) -> None:
-        """Nothing yet: the engine is asked once the job is ours to start."""
+        """The terminal; the engine is asked once the job is ours to start."""
         self._env = env
-        if self._spec["gate"]:
-            self._gate = os.open(self._folder.file("gate"), os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        if self._spec["terminal"]:
+            self._terminal = Terminal()
+            owner, mode = self._spec["terminal"]
+            if owner is not None:
+                os.chown(self._terminal.path, owner, -1)
+            os.chmod(self._terminal.path, mode)
 
     def start(self) -> str:
         """Make it and let it run; why it could not, or nothing."""
-        config = {**self._spec["config"], "Env": ["{}={}".format(*pair) for pair in self._env.items()]}
+        name = name_of(self._folder.job)
         try:
-            self._engine.ask("POST", "/containers/create", config, timeout_s=_START_S, name=name_of(self._folder.job))
+            made = self._engine.ask("POST", "/containers/create", self._config(), timeout_s=_START_S, name=name)
+            self._id = str(made["Id"])
             self._attach("next-exit")
             self._engine.ask("POST", self._path + "/start", timeout_s=_START_S)
-            return self._open_gate()
+            self._watch_shim()
         except (EngineError, EngineGoneError) as error:
             return _in_words(str(error))
+        return ""
 
     def poll(self) -> Ended | None:
         """How it ended; None while it runs, and while nobody can tell."""
+        if self._lost_its_shim():
+            return Ended(None, "shim_lost")
         if self._waiting is None:
             return self._look_again()
         if not select.select([self._waiting], [], [], 0)[0]:
@@ -99,6 +126,8 @@ class Container:
 
     def read(self) -> bytes:
         """The next piece of output, if there is one; at the end `output` is -1."""
+        if self._terminal:
+            return self._told_to_begin(self._terminal.read())
         assert self._stream is not None
         try:
             chunk = self._stream.recv(_CHUNK)
@@ -106,9 +135,9 @@ class Container:
             chunk = b""
         if not chunk:
             self._stream.close()
-            self._stream, self.output = None, -1
+            self._stream = None
         gap, self._gap = self._gap, b""
-        return gap + (chunk if self._spec["gate"] else self._unframed(chunk))
+        return gap + self._unframed(chunk)
 
     def interrupt(self) -> None:
         """Ask it to end: SIGINT to the group of its first process, or to the image's own program."""
@@ -125,7 +154,11 @@ class Container:
         return processes.kill_job(self._folder.job, None, soft_s=soft_s)
 
     def rest(self, limit_s: float | None) -> Iterator[bytes]:
-        """What is still in the stream."""
+        """What is still under way."""
+        if self._terminal:
+            self._terminal.let_go()
+            yield from map(self._told_to_begin, self._terminal.rest(limit_s))
+            return
         until = time.monotonic() + (_REST_S if limit_s is None else limit_s)
         while self.output >= 0 and select.select([self.output], [], [], max(0.0, until - time.monotonic()))[0]:
             yield self.read()
@@ -136,31 +169,42 @@ class Container:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _attach(self, condition: str) -> None:
-        """Have its output and its end told."""
-        self._stream = self._engine.open("POST", self._path + "/attach", stream=1, stdout=1, stderr=1)
-        self._waiting = self._engine.open("POST", self._path + "/wait", condition=condition)
-        self.output, self.exit = self._stream.fileno(), self._waiting.fileno()
-        self._told, self._frame, self._left = b"", b"", 0
-        self.look_again_s = None
+    def _config(self) -> dict[str, Any]:
+        """What the engine makes it of: as it was prepared, with the environment and the terminal."""
+        config = {**self._spec["config"], "Env": ["{}={}".format(*pair) for pair in self._env.items()]}
+        if self._terminal:
+            terminal = {"Type": "bind", "Source": self._terminal.path, "Target": TERMINAL}
+            host = config["HostConfig"]
+            config["HostConfig"] = {**host, "Mounts": [*host["Mounts"], terminal]}
+        return config
 
-    def _open_gate(self) -> str:
-        """Make its terminal raw, and let the commands run; why that cannot be, or nothing."""
-        if self._gate < 0:
-            return ""
-        pid = self._first_process()
-        if pid is None:
-            return "the engine's processes are not to be seen from here"
-        with contextlib.suppress(OSError):  # it may have ended already, and says so itself
-            terminal = os.open("/proc/{}/fd/1".format(pid), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            try:
-                tty.setraw(terminal, termios.TCSANOW)
-            except termios.error as error:
-                return "its terminal cannot be made raw: {}".format(error)
-            finally:
-                os.close(terminal)
-        os.write(self._gate, b"\n")
-        return ""
+    def _attach(self, condition: str) -> None:
+        """Have its end told, and what it writes where that is not to a terminal."""
+        if not self._terminal:
+            self._stream = self._engine.open("POST", self._path + "/attach", stream=1, stdout=1, stderr=1)
+            self._frame, self._left = b"", 0
+        self._waiting = self._engine.open("POST", self._path + "/wait", condition=condition)
+        self._watched.register(self._waiting, select.EPOLLIN)
+        self.exit, self._told, self.look_again_s = self._watched.fileno(), b"", None
+
+    def _told_to_begin(self, chunk: bytes) -> bytes:
+        """The output without the first byte, by which the shell of the image tells that it is there."""
+        first, self._begun = not self._begun, self._begun or bool(chunk)
+        return chunk[len(BEGUN) :] if first else chunk
+
+    def _watch_shim(self) -> None:
+        first = self._first_process()
+        if first:
+            self._shim = Shim(first, self._folder.job)
+            if self._shim.handle >= 0:
+                self._watched.register(self._shim.handle, select.EPOLLIN)
+
+    def _lost_its_shim(self) -> bool:
+        """True once its shim was killed and the engine has had its time to tell the end: all of it is killed, then."""
+        if self._shim and self._shim.was_lost():
+            self._shim_lost_at, self.look_again_s = time.monotonic(), _AGAIN_S
+            self.kill()
+        return self._shim_lost_at is not None and time.monotonic() - self._shim_lost_at > _PATIENCE_S
 
     def _first_process(self) -> int | None:
         """Its number, 0 once it has ended; None when the engine's numbers are not this host's.
@@ -193,31 +237,26 @@ class Container:
             return int(json.loads(self._told[start : end + 1])["StatusCode"])
         if not chunk:
             self._waiting.close()
-            self._waiting, self.exit, self.look_again_s = None, -1, _AGAIN_S
+            self._waiting, self.look_again_s = None, _AGAIN_S
         return None
 
     def _ended(self, code: int) -> Ended:
         """What its end was, as far as the engine knows more than the code."""
-        if self._gate >= 0 and self._is_waiting():
-            return Ended(code, "the image has no `sh`, which commands need")
+        if self._terminal and not self._begun and not select.select([self.output], [], [], 0)[0]:
+            return Ended(code, _NO_SHELL if code == _NOT_FOUND else _NO_TERMINAL)
+        if self._shim_lost_at is not None:
+            return Ended(None, "shim_lost")
         if code == 0:
             return Ended(code)
+        if is_restarting():
+            return Ended(code, "runtime_restart")
         try:
             state = self._state()
         except EngineError:
             return Ended(code)
         except EngineGoneError:
             return Ended(code, "runtime_restart")
-        return Ended(code, "out_of_memory" if state.get("OOMKilled") else None)
-
-    def _is_waiting(self) -> bool:
-        """True while nobody has taken the byte that opens the gate."""
-        try:
-            return bool(os.read(self._gate, 1))
-        except OSError as error:
-            if error.errno == errno.EAGAIN:
-                return False
-            raise
+        return Ended(code, "out_of_memory" if state.get("OOMKilled") or oom.logged(self._id) else None)
 
     def _look_again(self) -> Ended | None:
         """The engine hung up: it restarts, and either the container goes on or it has ended with it."""
@@ -263,18 +302,6 @@ def remove(engine: Engine, job: str) -> bool:
     except EngineGoneError:
         return False
     return True
-
-
-def sweep(engine: Engine, state: str, may_go: Callable[[str, bool], bool]) -> bool:
-    """Remove this runner's containers of which `may_go(job, whether it runs)`; False when it has to be done again."""
-    wanted = json.dumps({"label": ["{}={}".format(_LABEL_RUNNER, state)]})
-    try:
-        found = engine.ask("GET", "/containers/json", timeout_s=_PATIENCE_S, all="1", filters=wanted)
-    except (EngineError, EngineGoneError):
-        return False
-    jobs = [(each["Labels"].get(LABEL_JOB, ""), each["State"]) for each in found]
-    removed = [remove(engine, job) for job, running in jobs if may_go(job, running == "running")]
-    return all(removed)
 
 
 def _in_words(said: str) -> str:

@@ -6,12 +6,16 @@ an engine that did not answer at the time.
 
 from __future__ import annotations
 
+import json
 import sys
 
 from pool.runner import container, durable
-from pool.runner.engine import Engine
+from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
+
+#: How long a look waits for an engine that does not answer.
+_PATIENCE_S = 5.0
 
 
 class Containers:
@@ -35,8 +39,19 @@ class Containers:
 
     def sweep(self) -> None:
         """Remove what was left; does nothing, and asks nobody, unless something may be."""
-        if self._look and container.sweep(self._engine, self._state, self._may_go):
+        if self._look and self._swept():
             self._look = False
+
+    def _swept(self) -> bool:
+        """Remove this runner's containers that may go; False when it has to be done again."""
+        wanted = json.dumps({"label": ["{}={}".format(container.LABEL_RUNNER, self._state)]})
+        try:
+            found = self._engine.ask("GET", "/containers/json", timeout_s=_PATIENCE_S, all="1", filters=wanted)
+        except (EngineError, EngineGoneError):
+            return False
+        jobs = [(each["Labels"].get(container.LABEL_JOB, ""), each["State"]) for each in found]
+        removed = [container.remove(self._engine, job) for job, state in jobs if self._may_go(job, state == "running")]
+        return all(removed)
 
     def _may_go(self, job: str, running: bool) -> bool:
         """True for one of an ended job, and for one that does not run and whose job is not known: it may be work."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from pool.runner import presence, processes
+from pool.runner import presence, unit
 from pool.runner.forker import Forked, Forker
 from pool.runner.jobs import JobFolder
 
@@ -35,9 +35,10 @@ class Launcher:
 
 def _start(state: str, job: str) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "supervise", job]
+    folder = JobFolder(state, job)
     if presence.under_systemd():
-        argv = _unit_argv(job) + argv
-    with open(JobFolder(state, job).file("supervisor.err"), "wb") as errors:
+        argv = unit.argv(job, folder.spec) + argv
+    with open(folder.file("supervisor.err"), "wb") as errors:
         return subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, cwd="/"
         )
@@ -51,23 +52,3 @@ def complaint(state: str, job: str) -> str:
     except OSError:
         text = ""
     return text.splitlines()[-1][:300] if text else "the supervisor ended without a word"
-
-
-def _unit_argv(job: str) -> list[str]:
-    """systemd-run, one unit a job.
-
-    KillMode=mixed: to be stopped is the supervisor's business, which asks the job to end; whatever is left once the
-    supervisor has gone, even killed, is killed at once.
-    """
-    return [
-        "systemd-run",
-        "--quiet",
-        "--collect",
-        "--unit={}".format(processes.unit(job)),
-        "--slice=pool.slice",
-        "--property=Type=exec",
-        "--property=KillMode=mixed",
-        "--property=OOMPolicy=continue",
-        "--property=After=docker.service",
-        "--",
-    ]

@@ -8,9 +8,11 @@ from typing import Any
 from pool.runner import container_spec, durable, spec
 from pool.runner.account import job_user
 from pool.runner.archive import Archives
+from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.image import Images
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
+from pool.runner.limits import limits
 
 
 class Preparer:
@@ -22,9 +24,9 @@ class Preparer:
     def prepare(self, folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str, uid: int) -> None:
         """Make anew the folder of a job that the user `uid` asks for. RefusedError for what cannot be, or may not."""
         who = job_user(self._state, uid)
-        built = spec.build(folder, asked, gpus, pool, who)
+        built = {**spec.build(folder, asked, gpus, pool, who), "limits": limits(self._state, asked)}
         if asked.get("container"):
-            container = self._container(folder, asked, gpus, pool)
+            container = self._container(folder, asked, built)
             owner = container_spec.owner(container["user"])
             env = container_spec.environment(folder, asked, gpus, container["user"])
             built["container"] = container
@@ -39,11 +41,17 @@ class Preparer:
         durable.write_json(folder.file("env.json"), env)
         durable.write_json(folder.file("spec.json"), built)
 
-    def _container(self, folder: JobFolder, asked: dict[str, Any], gpus: list[str], pool: str) -> dict[str, Any]:
+    def _container(self, folder: JobFolder, asked: dict[str, Any], built: dict[str, Any]) -> dict[str, Any]:
         image = self._images.find(asked["container"]["id"])
         if image is None:
             raise RefusedError("no_such_image", "image {} is gone again".format(asked["container"]["image"]))
-        return container_spec.build(folder, self._state, asked, gpus, pool, image)
+        try:
+            info = Engine().ask("GET", "/info")
+        except (EngineError, EngineGoneError) as error:
+            raise RefusedError("no_docker", str(error)) from error
+        return container_spec.build(
+            folder, self._state, asked, built["gpus"], built["pool"], image, built["limits"], info
+        )
 
     def _write(self, folder: JobFolder, asked: dict[str, Any], built: dict[str, Any], owner: tuple[int, int]) -> None:
         contained = "container" in built
@@ -59,9 +67,6 @@ class Preparer:
             )
         _write_text(folder.file("script"), asked.get("script") or "", owner, 0o444 if contained else 0o400)
         _write_text(folder.file("hosts"), asked.get("hosts_file") or "", owner, 0o444)
-        if contained and built["container"]["gate"]:
-            os.mkfifo(folder.file("gate"), 0o600)
-            os.chmod(folder.file("gate"), 0o444)
 
 
 def _write_text(path: str, text: str, owner: tuple[int, int], mode: int) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import termios
-import time
-import tty
 from typing import Any, Iterator, NamedTuple
 
-from pool.runner import processes
+from pool.runner import oom, processes
+from pool.runner.terminal import Terminal
 
-_CHUNK = 1 << 16
 #: A job inherits none of what the supervisor, Python, or a shell that started the runner in the background has set.
 _DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
@@ -30,26 +26,32 @@ class Process:
 
     def __init__(self, job: str, spec: dict[str, Any]) -> None:
         self.leader: dict[str, Any] = {}  #: the identity of the job's first process
-        self.output = -1  #: what can be read, for `select`; -1 once there is nothing more
         self.exit = -1  #: what can be read once it has ended; here SIGCHLD tells
         self.look_again_s: float | None = None  #: when to `poll` again, though nothing can be read
         self._job, self._spec = job, spec
         self._pid = 0
+        self._unit = processes.has_unit(job)
+        self._terminal: Terminal | None = None
+
+    @property
+    def output(self) -> int:
+        """What can be read, for `select`; -1 before there is anything and once there is nothing more."""
+        return self._terminal.output if self._terminal else -1
 
     def prepare(self, env: dict[str, Any]) -> None:
         """Make the job's first process, waiting.
 
         It execs after a byte on the first pipe, and says on the second why it cannot.
         """
-        self.output, slave = os.openpty()
-        tty.setraw(slave, termios.TCSANOW)
+        self._terminal = Terminal()
         go, self._going = os.pipe()
         self._failed, failing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._going)
-            self._exec(go, slave, failing, env)
-        for fd in (slave, go, failing):
+            self._exec(go, self._terminal.end, failing, env)
+        self._terminal.let_go()
+        for fd in (go, failing):
             os.close(fd)
         self.leader = processes.identity(self._pid)
 
@@ -69,18 +71,13 @@ class Process:
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if not pid:
             return None
-        return Ended(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+        code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return Ended(code, "out_of_memory" if code and self._unit and oom.kills() else None)
 
     def read(self) -> bytes:
         """The next piece of output; nothing once no process holds the terminal any more."""
-        try:
-            chunk = os.read(self.output, _CHUNK)
-        except OSError:  # EIO: every writer has closed
-            chunk = b""
-        if not chunk:
-            os.close(self.output)
-            self.output = -1
-        return chunk
+        assert self._terminal
+        return self._terminal.read()
 
     def interrupt(self) -> None:
         """Ask it to end."""
@@ -97,22 +94,21 @@ class Process:
 
     def rest(self, limit_s: float | None) -> Iterator[bytes]:
         """What is still in the terminal; with a limit where a process that cannot be killed may write for ever."""
-        until = None if limit_s is None else time.monotonic() + limit_s
-        while self.output >= 0 and select.select([self.output], [], [], 0)[0]:
-            yield self.read()
-            if until is not None and time.monotonic() > until:
-                return
+        assert self._terminal
+        return self._terminal.rest(limit_s)
 
     def remove(self) -> bool:
         """Leave nothing but the log; False when something has to be removed later."""
         return True
 
-    def _exec(self, go: int, slave: int, failing: int, env: dict[str, Any]) -> None:
-        """In the child: become the job. A raw terminal keeps bytes as they are and makes programs flush by the line."""
+    def _exec(self, go: int, terminal: int, failing: int, env: dict[str, Any]) -> None:
+        """In the child: become the job."""
         try:
             os.setsid()
+            if self._unit:
+                oom.be_like_others()
             null = os.open(os.devnull, os.O_RDONLY)
-            for fd, source in ((0, null), (1, slave), (2, slave)):
+            for fd, source in ((0, null), (1, terminal), (2, terminal)):
                 os.dup2(source, fd)
             signal.set_wakeup_fd(-1)
             for number in _DEFAULT_SIGNALS:

@@ -54,6 +54,12 @@ def alive(who: dict[str, Any] | None) -> bool:
     return fields is not None and fields[0] not in "ZX" and fields[19] == who["start"]
 
 
+def parent(pid: int) -> int:
+    """The pid of its parent; 0 of one that has gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
 def of_job(job_id: str, leader: dict[str, Any] | None = None, supervisor: dict[str, Any] | None = None) -> list[int]:
     """The pids of a job: the session of `leader` (an `identity`), its mark, its unit, and their descendants.
 

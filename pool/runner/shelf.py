@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any, Callable
 
-from pool.runner import durable, reference
+from pool.runner import durable, policy, reference
 from pool.runner.container import LABEL_JOB
 from pool.runner.engine import Engine, EngineError
 from pool.runner.jobs import JobFolder
@@ -194,8 +194,11 @@ class Shelf:
 
     def _limit(self) -> int | None:
         """In bytes; None without one."""
-        policy = durable.read_json(os.path.join(self._state, "policy.json")) or {}
-        allowed = policy.get("images_gb")
+        try:
+            allowed = policy.read(self._state).get("images_gb")
+        except RefusedError as error:
+            sys.stderr.write("{}: no image is removed\n".format(error))
+            return None
         if allowed is None:
             return None
         if isinstance(allowed, bool) or not isinstance(allowed, (int, float)) or allowed < 0:

@@ -170,7 +170,9 @@ class TaskConfig(Policy):
         (), description="Only `.`, the folder itself, which every run takes along."
     )
     privileged: Truth = Field(False, description="A privileged container; refused unless the operator allows it.")
-    docker: Truth = Field(False, description="Docker inside the job. Not yet: it is refused.")
+    docker: Truth = Field(
+        False, description="For a Docker engine of the image's inside the job; refused unless the operator allows it."
+    )
     nvcc: Truth = Field(False, description="Accepted: the plan says how the default image meets it.")
     groups: Annotated[
         tuple[str, ...],

@@ -34,17 +34,38 @@ def bench(session_dir: str, engine: FakeEngine) -> Iterator[Bench]:
     assert engine.containers == {}
 
 
-def test_a_container_goes_on_while_its_engine_restarts(bench: Bench, engine: FakeEngine) -> None:
-    """As under live-restore: the end is its own, and the log says where output may be missing."""
-    bench.start("echo begun; until [ -e go ]; do sleep 0.05; done; echo told; exit 5")
+_LASTS = """
+echo begun; until [ -e gone ]; do sleep 0.05; done
+echo alone; until [ -e go ]; do sleep 0.05; done
+echo told; exit 5
+"""
+
+
+def test_commands_do_not_notice_that_their_engine_restarts(bench: Bench, engine: FakeEngine) -> None:
+    """As under live-restore: the end is their own, and no byte is lost that was written while nobody served."""
+    bench.start(_LASTS)
+    bench.until_logged(b"begun\n")
+    engine.close()
+    bench.write("gone")
+    bench.until_logged(b"alone\n")
+    engine.open()
+    bench.write("go")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 5
+    assert bench.bridge.log(bench.job) == b"begun\nalone\ntold\n"
+
+
+def test_a_program_goes_on_while_its_engine_restarts(bench: Bench, engine: FakeEngine) -> None:
+    """What it writes comes through the engine: the log says where output may be missing."""
+    bench.start("", container={"argv": ["sh", "-c", _LASTS]})
     bench.until_logged(b"begun\n")
     engine.close()
     engine.open()
     gap = b"pool: the Docker engine was restarted: output may be missing here\n"
     until(lambda: engine.containers[f"pool-job-{bench.job}"].attached, "a new stream")
+    bench.write("gone")
     bench.write("go")
     assert bench.bridge.end_of(bench.job)["exit_code"] == 5
-    assert bench.bridge.log(bench.job) == b"begun\n" + gap + b"told\n"
+    assert bench.bridge.log(bench.job) == b"begun\n" + gap + b"alone\ntold\n"
 
 
 def test_a_container_that_somebody_removed_is_told_as_that(bench: Bench, engine: FakeEngine) -> None:

@@ -24,6 +24,21 @@ PATIENCE_S = 120.0
 #: Prints everything on a host that adding it might change, one line a thing.
 _SNAPSHOT = (REPOSITORY / "tests" / "molecule" / "snapshot.py").read_text(encoding="utf-8")
 
+#: Takes 400 MB.
+HUNGRY = "python3 -c 'x = bytearray(400 << 20); print(len(x))'"
+#: Forks until the kernel refuses, and says how often that went well.
+FORKS = """python3 -c '
+import os, time
+for number in range(1000):
+    try:
+        child = os.fork()
+    except OSError as error:
+        print(number, error.strerror, flush=True)
+        break
+    if not child:
+        time.sleep(1000)
+'"""
+
 
 def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
     """What `look()` returns once that is true; AssertionError naming `what` after the patience."""

@@ -21,21 +21,11 @@ from pool.runner import processes
 from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
 from tests.runner_host import RunnerHost
-from tests.system.site import Site, machines, until
+from tests.system.docker import docker_machines
+from tests.system.site import FORKS, HUNGRY, Site, until
 
 _LAB = tuple[SystemLab, list[LabHost]]
 _NAMES = ("shell", "prints", "bare")
-# What makes a host that runs containers, without a registry: Debian's engine, cards handed out by name as NVIDIA's
-# runtime does, and an image of one program.
-_INSTALL = r"""
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update && apt-get -q install -y --no-install-recommends docker.io busybox-static
-echo '{"live-restore": true, "runtimes": {"nvidia": {"path": "runc"}}}' > /etc/docker/daemon.json
-systemctl restart docker
-mkdir -p /root/image/bin /root/image/tmp && cp /bin/busybox /root/image/bin/
-for name in sh sleep cat env grep id pwd touch sort; do ln -sf busybox /root/image/bin/$name; done
-tar -C /root/image -c . | docker import --change 'ENV FROM_IMAGE=yes' - tiny:1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +58,80 @@ def bench(session_dir: str, images: dict[str, str]) -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def docker_host(system_lab: _LAB, session_dir: str) -> Iterator[Site]:
     """One more host, with Docker, in a pool of its own."""
-    with machines(session_dir, "docker", 1) as site:
-        rc, said = site.lab.execute("node1", "sh", "-ec", _INSTALL, timeout=300)
-        assert rc == 0, said
-        site.settle()
+    with docker_machines(session_dir, "docker", 1) as site:
         yield site
-        site.clear()
-        assert site.on("node1", "docker ps --all --quiet") == ""
-        assert site.cli("server", "stop", timeout=60).rc == 0
+
+
+def test_a_container_cannot_use_more_than_it_was_given(bench: Bench) -> None:
+    """Cores, processes and /dev/shm, to the byte; the host goes on."""
+    bench.allow(pids=40)
+    script = (
+        "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>&- || cut -d' ' -f1 /sys/fs/cgroup/cpu.max\n"
+        f"df --block-size=1 --output=size /dev/shm | tail -n 1\n{FORKS}"
+    )
+    limits = {"cpus": 1, "cpus_max": 1, "memory_max_mib": None}
+    bench.start(script, limits=limits, container={"shm_mib": 33})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    quota, shm, forked = bench.bridge.log(bench.job).decode().splitlines()
+    assert (quota, int(shm)) == ("100000", 33 << 20)
+    number, _, refusal = forked.partition(" ")
+    assert 30 < int(number) < 40 and refusal == "Resource temporarily unavailable"
+    bench.until_free()
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "reason"),
+    [
+        (HUNGRY, 137, "out_of_memory"),
+        (f"{HUNGRY} || exit 5", 5, "out_of_memory"),
+        (f"{HUNGRY} || true", 0, None),
+        ("kill -9 $$", 137, None),
+    ],
+    ids=["killed", "fails", "bears it", "another kill"],
+)
+def test_a_container_that_runs_out_of_memory_is_told_as_that(
+    bench: Bench, script: str, code: int, reason: str | None
+) -> None:
+    """As a job without a container is."""
+    bench.start(script, limits={"memory_max_mib": 100})
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (code, reason)
+    bench.until_free()
+
+
+def test_a_docker_inside_has_room_that_goes_with_it(bench: Bench) -> None:
+    """A volume, on no overlay, with the job's name on it. Not every machine lets a container be privileged."""
+    docker = lab_engine.find()
+    assert docker is not None
+    bench.allow(docker=True)
+    script = "stat --file-system --format=%T /var/lib/docker; mount -t tmpfs none /mnt && echo privileged"
+    bench.start(script, container={"docker": True})
+    end = bench.bridge.end_of(bench.job)
+    if end["exit_code"] is None:
+        assert "unable to apply caps: operation not permitted" in end["reason"]
+    else:
+        system, privileged = bench.bridge.log(bench.job).decode().splitlines()
+        assert (system == "overlayfs", privileged) == (False, "privileged")
+    assert docker.text("volume", "ls", "--quiet", "--filter", f"label=pool.job={bench.job}") == ""
+    bench.until_free()
+
+
+def test_a_container_is_its_user_and_has_the_host_folders_that_are_allowed(bench: Bench) -> None:
+    """The uploaded folder is the user's; a folder that is read-only there cannot be written, through a link neither."""
+    folders = {name: os.path.join(bench.host.folder, name) for name in ("data", "out")}
+    for path in folders.values():
+        os.mkdir(path)
+        os.chmod(path, 0o777)
+    os.symlink(folders["out"], os.path.join(bench.host.folder, "alias"))
+    Path(folders["data"], "given").write_text("given\n")
+    bench.allow(volumes=list(folders.values()))
+    volumes = [f"{folders['data']}:/data:ro", f"{bench.host.folder}/alias:/out"]
+    script = "id -u; id -g; cat /data/given; touch /data/new 2>&- || echo read-only; touch /out/new mine; echo .$HOME."
+    bench.start(script, container={"user": "1234:2345", "volumes": volumes})
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    assert bench.bridge.log(bench.job) == b"1234\n2345\ngiven\nread-only\n./.\n"
+    for path in (os.path.join(folders["out"], "new"), bench.host.path(bench.job, "work/mine")):
+        assert (os.stat(path).st_uid, os.stat(path).st_gid) == (1234, 2345)
 
 
 def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:
@@ -94,8 +150,38 @@ def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:
     assert docker_host.on("node1", "docker ps --all --quiet") == ""
 
 
+def test_the_limits_of_a_file_are_those_of_the_container(docker_host: Site) -> None:
+    """From the file to the kernel, on a whole host."""
+    group = "/sys/fs/cgroup"
+    script = (
+        f"cat {group}/memory/memory.limit_in_bytes 2>&- || cat {group}/memory.max; "
+        f"cat {group}/cpu/cpu.cfs_quota_us 2>&- || cat {group}/cpu.max; "
+        f"cat {group}/pids/pids.max 2>&- || cat {group}/pids.max"
+    )
+    resources = {"cpu": "1..1", "memory": "..64MB"}
+    docker_host.run("bounded", script, gpu=0, image="tiny:1", resources=resources)
+    job = docker_host.end_of("bounded")
+    assert job["status"] == "done", job
+    memory, quota, pids = docker_host.log("bounded").decode().splitlines()
+    assert (memory, quota.split()[0], pids) == (str(64 << 20), "100000", "32768")
+
+
+def test_what_the_operator_does_not_allow_fails_the_run_with_what_would(docker_host: Site) -> None:
+    """A host folder and a Docker inside: nothing of either is made."""
+    for name, field, example in (
+        ("folder", {"volumes": ["/etc:/host"]}, '{"volumes": ["/etc"]}'),
+        ("engine", {"docker": True}, '{"docker": true}'),
+    ):
+        docker_host.run(name, "echo ran", gpu=0, image="tiny:1", **field)
+        job = docker_host.end_of(name)
+        assert job["status"] == "failed"
+        says = f"to allow it, write {example} into /var/lib/pool-runner/policy.json there"
+        assert job["reason"].endswith(says), job["reason"]
+    assert docker_host.on("node1", "docker ps --all --quiet; docker volume ls --quiet") == ""
+
+
 def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> None:
-    """kill -9 of the runner, of the server, a restart of Docker (live-restore): the job goes on, its end is told."""
+    """kill -9 of runner, server and sshd, a restart of Docker (live-restore): the job goes on, its end is told."""
     name = docker_host.run(
         "lasts", "echo begun; until [ -e go ]; do sleep 0.1; done; echo told; exit 5", image="tiny:1"
     )
@@ -107,14 +193,14 @@ def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> Non
     who = processes.identity(pid)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not processes.alive(who), "the end of the server")
-    docker_host.on("node1", "systemctl restart docker")
+    docker_host.on("node1", "pkill -9 sshd; systemctl restart ssh docker")
     until(lambda: docker_host.listed()["node1"]["status"] == "ready", "the link")
     until(lambda: docker_host.job(name)["shown"] == "running", "a running job")
     assert docker_host.on("node1", "docker ps --quiet --no-trunc") == container
     docker_host.on("node1", f"touch /var/lib/pool-runner/jobs/{job['id']}/work/go")
     ended = docker_host.end_of(name)
     assert (ended["status"], ended["exit_code"]) == ("failed", 5)
-    assert docker_host.log(name).splitlines()[0] == b"begun"
+    assert docker_host.log(name) == b"begun\ntold\n"
     assert docker_host.on("node1", "docker ps --all --quiet") == ""
 
 

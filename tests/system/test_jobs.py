@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
-from tests.system.site import Site, until
+import pytest
 
+from tests.system.site import FORKS, HUNGRY, Site, until
+
+_POLICY = "/var/lib/pool-runner/policy.json"
 # Goes on until told, and writes a line when it has been.
 _UNTIL_TOLD = "echo begun; until [ -e ~/go-{0} ]; do sleep 0.1; done; rm ~/go-{0}; echo told; exit {1}"
 # A daemon as daemons are made: forked twice, its own session, nothing of its environment left, deaf to TERM.
 _DAEMON = "setsid env -i sh -c 'trap \"\" TERM INT HUP; exec sleep 1000' & disown"
+# Reads a limit of the job's own control group: CONTROLLER, its file in cgroup v1, its file in v2.
+_OWN = r"""
+own() {
+    group=$(sed -n "s/^[0-9]*:$1://p" /proc/self/cgroup)
+    file=/sys/fs/cgroup/$1$group/$2
+    [ -n "$group" ] || file=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/$3
+    cut -d' ' -f1 $file
+}
+"""
 
 
 def test_a_job_is_a_unit_under_the_account(site: Site) -> None:
@@ -123,3 +136,123 @@ def test_a_unit_that_is_stopped_on_the_host_says_so(site: Site) -> None:
     assert (job["status"], job["exit_code"]) == ("failed", 9)
     assert job["reason"] == "stopped on the host, by systemctl"
     assert site.log("by-owner") == b"begun\nasked\n"
+
+
+def test_a_job_cannot_use_more_than_its_file_says(site: Site) -> None:
+    """Upper ends of cpu and memory, and the number of processes, which the host's operator sets; the host answers."""
+    site.on("node1", f"echo '{{\"pids\": 60}}' > {_POLICY}")
+    try:
+        script = (
+            f"{_OWN}own memory memory.limit_in_bytes memory.max; own cpu cpu.cfs_quota_us cpu.max\n"
+            f"own cpu cpu.shares cpu.weight; own pids pids.max pids.max\n{FORKS}"
+        )
+        resources = {"cpu": "1..1", "memory": "..300MB"}
+        site.run("limited", script, host="node1", gpu=0, resources=resources)
+        job = site.end_of("limited")
+    finally:
+        site.on("node1", f"rm {_POLICY}")
+    assert (job["status"], job["exit_code"]) == ("done", 0), job
+    memory, quota, share, pids, forked = site.log("limited").decode().splitlines()
+    assert (memory, quota, pids) == (str(300 << 20), "100000", "60")
+    assert share in ("1024", "100")  # one core's, in either version's words
+    number, _, refusal = forked.partition(" ")
+    assert 50 < int(number) < 60 and refusal == "Resource temporarily unavailable"
+    assert site.on("node1", "pgrep --full '[t]ime.sleep' || echo none") == "none"
+
+
+def test_a_job_that_runs_out_of_memory_is_told_as_that(site: Site) -> None:
+    """Killed at its limit, or failing because a process of it was; its supervisor, spared, tells it."""
+    drop_in = "/run/systemd/system/pool-job-.service.d"
+    # Not every machine lets a process be spared; by this its children's score shows that they are not treated alike.
+    site.on(
+        "node1",
+        f"mkdir {drop_in}; printf '[Service]\\nOOMScoreAdjust=500\\n' > {drop_in}/x.conf; systemctl daemon-reload",
+    )
+    try:
+        resources = {"memory": "..200MB"}
+        site.run("hungry", f"cat /proc/self/oom_score_adj; exec {HUNGRY}", host="node1", gpu=0, resources=resources)
+        site.run("starved", f"{HUNGRY} || exit 5", host="node2", gpu=0, resources=resources)
+        hungry, starved = site.end_of("hungry"), site.end_of("starved")
+    finally:
+        site.on("node1", f"rm -r {drop_in}; systemctl daemon-reload")
+    assert (hungry["status"], hungry["exit_code"]) == ("failed", 137)
+    assert (starved["status"], starved["exit_code"]) == ("failed", 5)
+    for job in (hungry, starved):
+        assert job["reason"].startswith("it ran out of memory: "), job
+    assert site.log("hungry") == b"0\n"
+
+
+def test_a_kill_is_no_want_of_memory_and_a_loss_that_a_job_bears_no_failure(site: Site) -> None:
+    """137 alone says nothing; neither does a child that was killed, where the job ended well.
+
+    Less than its supervisor needs takes a job nothing.
+    """
+    site.run("killed", "kill -9 $$", host="node1", gpu=0, resources={"memory": "..1MB"})
+    site.run("bears", f"{HUNGRY} || echo lost $?", host="node2", gpu=0, resources={"memory": "..200MB"})
+    killed, bears = site.end_of("killed"), site.end_of("bears")
+    assert (killed["status"], killed["exit_code"], killed["reason"]) == ("failed", 137, None)
+    assert (bears["status"], bears["exit_code"], bears["reason"]) == ("done", 0, None)
+    assert b"lost 137\n" in site.log("bears")
+
+
+@pytest.fixture
+def cards(site: Site) -> Iterator[list[str]]:
+    """node1 with a driver, as far as /proc and /dev tell of one; the UUIDs of its cards, by the number in /dev."""
+    uuids = site.on("node1", "nvidia-smi --query-gpu=uuid --format=csv,noheader").splitlines()
+    made = ["mount -t tmpfs tmpfs /proc/driver", "mknod -m 666 /dev/nvidiactl c 195 255"]
+    for minor, uuid in enumerate(uuids):
+        folder = f"/proc/driver/nvidia/gpus/0000:0{minor}:00.0"
+        made += [f"mknod -m 666 /dev/nvidia{minor} c 195 {minor}", f"mkdir -p {folder}"]
+        made += [f"printf 'GPU UUID: \\t %s\\nDevice Minor: \\t %s\\n' {uuid} {minor} > {folder}/information"]
+    site.on("node1", "set -e; " + "; ".join(made))
+    yield uuids
+    site.on("node1", "umount /proc/driver; rm /dev/nvidia*")
+
+
+def test_a_job_opens_its_own_cards_alone(site: Site, cards: list[str]) -> None:
+    """Another's is denied; what is no card is open to all. The stand-ins have no driver: to open them is another error.
+
+    Without what the driver tells of its cards, none is denied.
+    """
+    script = """python3 -c '
+import os, sys
+for name in "nvidia0", "nvidia1", "nvidiactl", "null", "ptmx":
+    try:
+        os.open("/dev/" + name, os.O_RDWR)
+    except OSError as error:
+        print(name, error.strerror)
+    else:
+        print(name, "opened")
+print(os.environ["CUDA_VISIBLE_DEVICES"])
+'"""
+    for name, gpu in (("one-card", 1), ("both-cards", 2), ("no-card", 0)):
+        site.run(name, script, host="node1", gpu=gpu)
+        assert site.end_of(name)["status"] == "done"
+        *told, given = site.log(name).decode().splitlines()
+        mine = given.split(",") if given else []
+        assert len(mine) == gpu
+        expected = [(f"nvidia{at}", uuid in mine) for at, uuid in enumerate(cards)]
+        no_card = ["nvidiactl No such device or address", "null opened", "ptmx opened"]
+        denied = {True: "No such device or address", False: "Operation not permitted"}
+        assert told == [f"{card} {denied[own]}" for card, own in expected] + no_card
+    site.on("node1", "rm -r /proc/driver/nvidia")
+    site.run("untold", script, host="node1", gpu=1)
+    assert site.end_of("untold")["status"] == "done"
+    assert b"not permitted" not in site.log("untold")
+
+
+def test_a_host_with_rdma_lets_jobs_lock_memory(site: Site) -> None:
+    """As far as the machine's own systemd may; without such devices it is what others have."""
+    ask = "systemctl show --property=LimitMEMLOCK --value {}"
+    site.on("node1", "mkdir -p /dev/infiniband")
+    try:
+        site.run("rdma", "echo $(ulimit -Hl) begun; sleep 1000", host="node1", gpu=0)
+    finally:
+        site.on("node1", "rmdir /dev/infiniband")
+    site.run("plain", "echo $(ulimit -Hl) begun; sleep 1000", host="node1", gpu=0)
+    for name in ("rdma", "plain"):
+        site.until_logged(name, b"begun")
+    assert site.on("node1", ask.format(site.unit_of("rdma"))) == "infinity"
+    assert site.on("node1", ask.format(site.unit_of("plain"))) != "infinity"
+    if site.on("node1", "systemd-run --quiet --pipe --wait -p LimitMEMLOCK=infinity sh -c 'ulimit -Hl'") == "unlimited":
+        assert site.log("rdma") == b"unlimited begun\n"

@@ -125,6 +125,20 @@ def test_a_transaction_that_was_cut_off_is_settled(host: Host) -> None:
     assert host.state() == before
 
 
+def test_what_a_transaction_that_goes_on_makes_meanwhile_is_not_lost(host: Host) -> None:
+    """Its process may outlive whoever began it, and works on while the next begin looks."""
+    host("begin")
+    query = host.root / "bin/dpkg-query"
+    quiet = query.read_text()
+    host.tool(query, f"touch {host.etc}/late-$(ls {host.etc} | wc -l)\n" + quiet.split("\n", 1)[1])
+    host("begin")
+    query.write_text(quiet)
+    assert list(host.etc.iterdir())
+    host("end")
+    host("undo")
+    assert list(host.etc.iterdir()) == []
+
+
 def test_files(host: Host) -> None:
     """What was there comes back with its mode, what was not goes; folders go when they are empty, or as trees."""
     there = host.etc / "there.conf"

@@ -77,19 +77,24 @@ class Journal:
             self._append(line)
 
     def begin(self):
-        """Keep the lists; a transaction that was cut off is settled first."""
+        """Keep the lists; a transaction that was cut off is settled first, by the same: it may still go on."""
+        if self.check:
+            return
+        now = _lists(self.etc)
         if os.path.exists(self.open):
-            self.end()
-        if not self.check:
-            self._write(self.open, json.dumps(_lists(self.etc)))
+            self._settle(now)
+        self._write(self.open, json.dumps(now))
 
     def end(self):
-        """Append what was added since `begin`; packages last, so that they are undone first."""
-        if self.check or not os.path.exists(self.open):
-            return
+        """Append what was added since `begin`."""
+        if not self.check and os.path.exists(self.open):
+            self._settle(_lists(self.etc))
+            os.unlink(self.open)
+
+    def _settle(self, now):
+        """Append what `now` has more than the lists of `begin`; packages last, so that they are undone first."""
         with open(self.open) as file:
             before = json.load(file)
-        now = _lists(self.etc)
         new = sorted(set(now["etc"]) - set(before["etc"]))
         if new:
             self._append({"kind": "etc", "paths": new})
@@ -106,7 +111,6 @@ class Journal:
         }
         if added:
             self._append({"kind": "packages", "tool": now["tool"], "names": added})
-        os.unlink(self.open)
 
     def undo(self):
         """Undo line by line, last first; a line that fails is said, and the journal stays for another try."""

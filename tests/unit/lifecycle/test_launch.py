@@ -11,7 +11,7 @@ import pytest
 from pool.errors import ConflictError, DiskFullError, FencedError, PoolError, RunnerError, UnreachableError, parted
 from pool.lifecycle import launch, stop, watch
 from pool.lifecycle.context import Context
-from pool.offer import Offer, Request
+from pool.offer import Offer, Range, Request
 from pool.run import Retry, Run
 from pool.states import HostStatus, JobStatus
 from pool.store.store import Store
@@ -156,6 +156,23 @@ def test_a_replaced_server_undoes_nothing(ctx: Context) -> None:
         launch.launch(ctx, gang(ctx))
     assert statuses(ctx) == [JobStatus.PLACED] * 2
     assert "release" not in hosts(ctx).verbs("h1")
+
+
+def test_a_process_is_told_its_limits_as_a_container_is(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share that it was given, and the upper ends that were written."""
+    prepared, real = [], hosts(ctx).request
+
+    def request(host_id: str, verb: str, *args: Any, **head: Any) -> Any:
+        if verb == "prepare":
+            prepared.append(head["task"])
+        return real(host_id, verb, *args, **head)
+
+    monkeypatch.setattr(hosts(ctx), "request", request)
+    launch.launch(ctx, gang(ctx, request=Request(cpus=Range(1, 3), memory_mib=Range(None, 512))))
+    shares = [job.cpus for job in ctx.store.runs.get("r1").jobs]
+    expected = [{"cpus": share, "cpus_max": 3, "memory_max_mib": 512} for share in shares]
+    assert sorted((task["limits"] for task in prepared), key=str) == sorted(expected, key=str)
+    assert [task["container"] for task in prepared] == [None] * 2
 
 
 def in_containers(

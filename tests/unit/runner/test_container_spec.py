@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,25 @@ from pool.runner.ledger import RefusedError
 IMAGE = {"Id": "sha256:1", "Config": {"User": ""}}
 
 
-class Info:
-    """An engine that is asked for nothing but what it has."""
-
-    has: dict[str, Any]
-
-    def ask(self, method: str, path: str) -> dict[str, Any]:
-        """As of the real one."""
-        assert (method, path) == ("GET", "/info")
-        return self.has
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     """A job's folder that is not made yet."""
     return JobFolder(str(tmp_path), "job-1")
 
 
-def _build(folder: JobFolder, gpus: list[str] | None = None, **wants: Any) -> dict[str, Any]:
+def _spec(
+    folder: JobFolder, gpus: list[str] | None = None, info: dict[str, Any] | None = None, **wants: Any
+) -> dict[str, Any]:
     asked = {"script": wants.pop("script", "true"), "working_dir": wants.pop("working_dir", "."), "container": wants}
     wants.setdefault("image", "i")
     state = os.path.dirname(os.path.dirname(folder.path))
-    return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE)["config"]  # type: ignore[no-any-return]
+    most = {"cpus": None, "cpus_max": None, "memory_max": None, "pids": 9, "rdma": False} | wants.pop("limits", {})
+    return container_spec.build(folder, state, asked, gpus or [], "p", IMAGE, most, info or {})
+
+
+def _build(folder: JobFolder, gpus: list[str] | None = None, **wants: Any) -> dict[str, Any]:
+    config: dict[str, Any] = _spec(folder, gpus, **wants)["config"]
+    return config
 
 
 def _allow(folder: JobFolder, **policy: Any) -> None:
@@ -72,10 +70,23 @@ def test_whose_a_container_is_stands_on_it(folder: JobFolder) -> None:
     ("wants", "name", "value"),
     [
         ({"shm_mib": 64}, "ShmSize", 64 << 20),
-        ({"memory_max_mib": 100}, "Memory", 100 << 20),
-        ({"memory_max_mib": 100}, "MemorySwap", 100 << 20),
-        ({"cpus": 2.5}, "CpuShares", 2560),
-        ({"cpus_max": 0.5}, "NanoCpus", 500_000_000),
+        ({"limits": {"memory_max": 100 << 20}}, "Memory", 100 << 20),
+        ({"limits": {"memory_max": 100 << 20}}, "MemorySwap", 100 << 20),
+        ({"limits": {"cpus": 2.5}}, "CpuShares", 2560),
+        ({"limits": {"cpus_max": 0.5}}, "NanoCpus", 500_000_000),
+        ({"limits": {"pids": 100}}, "PidsLimit", 100),
+        ({"limits": {"rdma": True}}, "Ulimits", [{"Name": "memlock", "Soft": -1, "Hard": -1}]),
+        (
+            {"limits": {"rdma": True}},
+            "Devices",
+            [
+                {
+                    "PathOnHost": "/dev/infiniband",
+                    "PathInContainer": "/dev/infiniband",
+                    "CgroupPermissions": "rwm",
+                }
+            ],
+        ),
         ({"network": "host"}, "NetworkMode", "host"),
     ],
 )
@@ -87,15 +98,14 @@ def test_sizes_and_limits_are_exact(folder: JobFolder, wants: dict[str, Any], na
 def test_commands_run_in_a_shell_and_an_image_alone_as_it_was_made(folder: JobFolder) -> None:
     """Commands: our init, a terminal, the folder. An entrypoint: the folder. The image's own program: neither."""
     commands = _build(folder, working_dir="sub")
-    assert (commands["Entrypoint"][:2], commands["Tty"], commands["WorkingDir"]) == (
+    assert (commands["Entrypoint"][:2], commands["WorkingDir"]) == (
         ["sh", "-c"],
-        True,
         "/workflow/sub",
     )
     words = _build(folder, script="", argv=["a", "b c"])
     assert (words["Entrypoint"], words["Cmd"], words["WorkingDir"]) == (["a"], ["b c"], "/workflow")
     own = _build(folder, script="")
-    assert not {"Entrypoint", "Cmd", "Tty", "WorkingDir"} & set(own)
+    assert not {"Entrypoint", "Cmd", "WorkingDir"} & set(own)
     assert [each["HostConfig"]["Init"] for each in (commands, words, own)] == [True, True, False]
 
 
@@ -116,16 +126,29 @@ def test_host_folders_are_the_operators_to_allow(folder: JobFolder, tmp_path: Pa
             _build(folder, volumes=[f"{tmp_path}/{name}:/data"])
 
 
-def test_privileges_are_the_operators_to_allow(folder: JobFolder) -> None:
-    """Only a plain `true` allows them; a Docker inside is not there yet."""
-    for policy in ({}, {"privileged": "yes"}):
-        _allow(folder, **policy)
-        with pytest.raises(RefusedError, match="no privileged containers"):
-            _build(folder, privileged=True)
-    _allow(folder, privileged=True)
-    assert _build(folder, privileged=True)["HostConfig"]["Privileged"] is True
-    with pytest.raises(RefusedError, match="not supported yet"):
-        _build(folder, docker=True)
+def test_privileges_are_the_operators_to_allow(folder: JobFolder, tmp_path: Path) -> None:
+    """Only a plain `true` allows them, each by its own name; what would is said."""
+    for name, other, what in (
+        ("privileged", "docker", "privileged containers"),
+        ("docker", "privileged", "Docker inside of a job"),
+    ):
+        for policy in ({}, {name: "yes"}, {other: True}):
+            _allow(folder, **policy)
+            says = f'allows no {what}; to allow it, write {{"{name}": true}} into {tmp_path}/policy.json there'
+            with pytest.raises(RefusedError, match=re.escape(says)) as refusal:
+                _build(folder, **{name: True})
+            assert refusal.value.cause == "not_allowed"
+        _allow(folder, **{name: True})
+        assert _build(folder, **{name: True})["HostConfig"]["Privileged"] is True
+
+
+def test_a_docker_inside_has_room_of_its_own(folder: JobFolder) -> None:
+    """A volume without a name, which the engine removes with the container; nobody else gets one."""
+    _allow(folder, docker=True)
+    built, plain = _build(folder, docker=True), _build(folder)
+    room = {"Type": "volume", "Target": "/var/lib/docker", "VolumeOptions": {"Labels": built["Labels"]}}
+    assert [mount for mount in built["HostConfig"]["Mounts"] if mount["Type"] == "volume"] == [room]
+    assert [mount for mount in plain["HostConfig"]["Mounts"] if mount["Type"] == "volume"] == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +168,6 @@ def test_privileges_are_the_operators_to_allow(folder: JobFolder) -> None:
 def test_gpus_are_given_by_uuid(
     folder: JobFolder,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     has: dict[str, Any],
     listed: str,
     expected: dict[str, Any],
@@ -153,10 +175,27 @@ def test_gpus_are_given_by_uuid(
     """As the engine can: a list of devices that has every card, else NVIDIA's runtime, else Docker's own way."""
     (tmp_path / "cdi").mkdir()
     (tmp_path / "cdi/nvidia.yaml").write_text(listed)
-    Info.has = {**has, "CDISpecDirs": [str(tmp_path / "cdi"), str(tmp_path / "none")]}
-    monkeypatch.setattr(container_spec, "Engine", Info)
-    host = _build(folder, ["GPU-1"])["HostConfig"]
+    info = {**has, "CDISpecDirs": [str(tmp_path / "cdi"), str(tmp_path / "none")]}
+    host = _build(folder, ["GPU-1"], info=info)["HostConfig"]
     assert {name: host[name] for name in ("Runtime", "DeviceRequests") if name in host} == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "info", "expected"),
+    [
+        ("", {}, [0, 0o600]),
+        ("1000:100", {}, [1000, 0o600]),
+        ("somebody", {}, [None, 0o622]),
+        ("", {"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, [None, 0o622]),
+    ],
+)
+def test_nobody_else_writes_to_the_terminal(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, user: str, info: dict[str, Any], expected: list[Any]
+) -> None:
+    """But where only the image or the engine knows who the container's user is on this host."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert _spec(folder, user=user, info=info)["terminal"] == expected
+    assert _spec(folder, user=user, info=info, script="")["terminal"] is None
 
 
 def test_the_gpus_are_the_runners_alone(folder: JobFolder) -> None:

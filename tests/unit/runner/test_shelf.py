@@ -70,6 +70,13 @@ def test_a_limit_that_is_none_removes_nothing(
     assert ("images_gb" in capsys.readouterr().err) == (gb is not None)
 
 
+def test_a_policy_that_cannot_be_read_removes_nothing(engine: FakeEngine, tmp_path: Path) -> None:
+    """What it meant is not known."""
+    (tmp_path / "policy.json").write_text('{"images_gb": 0')
+    _tidy(_pulled(tmp_path))
+    assert len(_here(engine)) == 3
+
+
 def test_the_least_recently_used_goes_first(engine: FakeEngine, tmp_path: Path) -> None:
     """By its last use, not by when it came; what is within the limit stays."""
     images = _pulled(tmp_path)
