@@ -47,7 +47,7 @@ def rows(worlds: Worlds) -> Iterator[Row]:
     )
     world.pool("rm", world.hosts[0]["name"], "-y")
     yield Row(
-        "playbooks/host.yml, a new host",
+        "playbooks/host.yml, a new host (the runner alone)",
         plays.on_new_host(lambda: plays.ours(1, changes=True)),
         {"plain `ansible-playbook`": plays.on_new_host(lambda: plays.plain("host.yml", 1))},
         Target(1.1),
