@@ -38,10 +38,15 @@ _REST_S = 10.0
 #: Stands in the log where an engine that was restarted may have dropped output of a container that went on.
 _GAP = b"pool: the Docker engine was restarted: output may be missing here\n"
 
-#: The exit code of an init that does not find its program.
-_NOT_FOUND = 127
-_NO_SHELL = "the image has no `sh`, which commands need"
+_GONE = 404
+#: How often a shim is looked at where the kernel or Python cannot tell of its end.
+_SHIM_LOOK_S = 2.0
 _NO_TERMINAL = "the image's user cannot write to the terminal that it was given"
+#: Of what ended without a byte of output: exit code -> why. 127 is an init's that does not find its program.
+_BEFORE_IT_BEGAN = {
+    127: "the image has no `sh`, which commands need",
+    **dict.fromkeys((1, 2, 126), _NO_TERMINAL),
+}
 
 LABEL_JOB, LABEL_RUNNER = "pool.job", "pool.runner"
 
@@ -72,6 +77,7 @@ class Container:
         self._stream: socket.socket | None = None
         self._waiting: socket.socket | None = None
         self._shim: Shim | None = None
+        self._shim_look_s: float | None = None
         self._shim_lost_at: float | None = None
         self._watched = select.epoll()
         self._told = b""
@@ -104,9 +110,10 @@ class Container:
             self._id = str(made["Id"])
             self._attach("next-exit")
             self._engine.ask("POST", self._path + "/start", timeout_s=_START_S)
-            self._watch_shim()
         except (EngineError, EngineGoneError) as error:
             return _in_words(str(error))
+        with contextlib.suppress(EngineError, EngineGoneError):  # it runs, whether the engine can tell of it or not
+            self._watch_shim()
         return ""
 
     def poll(self) -> Ended | None:
@@ -157,7 +164,8 @@ class Container:
         """What is still under way."""
         if self._terminal:
             self._terminal.let_go()
-            yield from map(self._told_to_begin, self._terminal.rest(limit_s))
+            # Others may hold it as well: what is left of the job's own is there at once.
+            yield from map(self._told_to_begin, self._terminal.rest(_REST_S if limit_s is None else limit_s))
             return
         until = time.monotonic() + (_REST_S if limit_s is None else limit_s)
         while self.output >= 0 and select.select([self.output], [], [], max(0.0, until - time.monotonic()))[0]:
@@ -185,7 +193,7 @@ class Container:
             self._frame, self._left = b"", 0
         self._waiting = self._engine.open("POST", self._path + "/wait", condition=condition)
         self._watched.register(self._waiting, select.EPOLLIN)
-        self.exit, self._told, self.look_again_s = self._watched.fileno(), b"", None
+        self.exit, self._told, self.look_again_s = self._watched.fileno(), b"", self._shim_look_s
 
     def _told_to_begin(self, chunk: bytes) -> bytes:
         """The output without the first byte, by which the shell of the image tells that it is there."""
@@ -195,9 +203,11 @@ class Container:
     def _watch_shim(self) -> None:
         first = self._first_process()
         if first:
-            self._shim = Shim(first, self._folder.job)
+            self._shim = Shim(first)
             if self._shim.handle >= 0:
                 self._watched.register(self._shim.handle, select.EPOLLIN)
+            else:
+                self.look_again_s = self._shim_look_s = _SHIM_LOOK_S
 
     def _lost_its_shim(self) -> bool:
         """True once its shim was killed and the engine has had its time to tell the end: all of it is killed, then."""
@@ -214,7 +224,7 @@ class Container:
         until = time.monotonic() + _PATIENCE_S
         while True:
             pid = int(self._state()["Pid"])
-            if not pid or processes.is_of_job(pid, self._folder.job):
+            if not pid or processes.is_of_job(pid, self._folder.job) or processes.is_in(pid, self._id):
                 return pid
             if time.monotonic() > until:
                 return None
@@ -242,20 +252,21 @@ class Container:
 
     def _ended(self, code: int) -> Ended:
         """What its end was, as far as the engine knows more than the code."""
-        if self._terminal and not self._begun and not select.select([self.output], [], [], 0)[0]:
-            return Ended(code, _NO_SHELL if code == _NOT_FOUND else _NO_TERMINAL)
+        silent = self._terminal and not self._begun and not select.select([self.output], [], [], 0)[0]
+        if silent and code in _BEFORE_IT_BEGAN:
+            return Ended(code, _BEFORE_IT_BEGAN[code])
         if self._shim_lost_at is not None:
             return Ended(None, "shim_lost")
         if code == 0:
             return Ended(code)
-        if is_restarting():
+        if not self._spec["live_restore"] and is_restarting():
             return Ended(code, "runtime_restart")
         try:
             state = self._state()
         except EngineError:
             return Ended(code)
         except EngineGoneError:
-            return Ended(code, "runtime_restart")
+            return Ended(code, None if self._spec["live_restore"] else "runtime_restart")
         return Ended(code, "out_of_memory" if state.get("OOMKilled") or oom.logged(self._id) else None)
 
     def _look_again(self) -> Ended | None:
@@ -268,9 +279,11 @@ class Container:
                 self._attach("not-running")
                 self._gap = _GAP
                 return None
-            return Ended(int(state["ExitCode"]), "runtime_restart")
-        except EngineError:
-            return Ended(None, "container_removed")
+            code = int(state["ExitCode"])
+            # An engine that leaves its containers alone kept the code of what ended meanwhile.
+            return self._ended(code) if self._spec["live_restore"] or not code else Ended(code, "runtime_restart")
+        except EngineError as error:
+            return Ended(None, "container_removed") if error.code == _GONE else None
         except EngineGoneError:
             gone = self._killed and not processes.of_job(self._folder.job)
             return Ended(None, "runtime_restart") if gone else None

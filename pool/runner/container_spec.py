@@ -69,7 +69,8 @@ def build(
         room = {"Type": "volume", "Target": "/var/lib/docker", "VolumeOptions": {"Labels": config["Labels"]}}
         config["HostConfig"]["Mounts"].append(room)
     terminal = _terminal(user, info) if commands else None
-    return {"config": config, "terminal": terminal, "image": wants["image"], "user": user}
+    live = info.get("LiveRestoreEnabled") is True
+    return {"config": config, "terminal": terminal, "live_restore": live, "image": wants["image"], "user": user}
 
 
 def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], user: str) -> dict[str, str]:
@@ -136,6 +137,8 @@ def _host_config(
         "Mounts": [_volume(each, state, allowed) for each in wants.get("volumes") or ()],
         **_limits(limits),
     }
+    if any(str(each).startswith("name=selinux") for each in info.get("SecurityOptions") or ()):
+        found["SecurityOpt"] = ["label=disable"]  # the job's folder and terminal have labels of the host's
     if gpus:
         found.update(_gpus(gpus, info))
     return found

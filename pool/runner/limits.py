@@ -7,6 +7,7 @@ start its own.
 
 from __future__ import annotations
 
+import glob
 import os
 from typing import Any
 
@@ -30,7 +31,7 @@ def limits(state: str, asked: dict[str, Any]) -> dict[str, Any]:
         "cpus_max": min(float(most), float(os.cpu_count() or 1)) if most else None,
         "memory_max": int(memory) << 20 if memory else None,
         "pids": _pids(state),
-        "rdma": os.path.isdir(RDMA),
+        "rdma": bool(glob.glob(RDMA + "/*")),
     }
 
 

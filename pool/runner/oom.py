@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
-#: For a supervisor, so that a job never loses it to its own hunger.
-SPARED = -1000
+#: For a supervisor, so that a job does not lose it to its own hunger. Not -1000: where files in memory alone fill the
+#: job's limit the kernel must find somebody to end, or whoever asks for memory next waits for ever.
+SPARED = -999
 
 
 def be_like_others() -> None:

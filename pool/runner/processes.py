@@ -95,6 +95,11 @@ def is_of_job(pid: int, job_id: str) -> bool:
     return "{}={}".format(MARK, job_id).encode() in _environ(pid)
 
 
+def is_in(pid: int, group: str) -> bool:
+    """True for a process of a control group with `group` in its name."""
+    return bool(group) and group.encode() in _read("/proc/{}/cgroup".format(pid))
+
+
 def marked_jobs() -> set[str]:
     """The ids of all jobs of which a process lives, as far as the marks tell."""
     prefix = MARK.encode() + b"="

@@ -342,8 +342,8 @@ class Service:
         """After the end: give the GPUs back once none of the job's processes is left."""
         started = folder.started or {}
         left = started.get("boot") == self._boot and (
-            processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
-            or not self._containers.gone(folder)
+            not self._containers.gone(folder)
+            or processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
         )
         if not left:
             self._free(folder)

@@ -13,24 +13,29 @@ from pool.runner import processes
 
 
 class Shim:
-    """The shim of one container, by the container's first process; nothing is known of it before Python 3.9."""
+    """The shim of one container, by the container's first process."""
 
-    def __init__(self, first: int, job: str) -> None:
-        self._first, self._job = first, job
-        self.handle = -1  #: readable once it has gone
-        parent = processes.parent(first)
-        if parent > 1 and hasattr(os, "pidfd_open"):
+    def __init__(self, first: int) -> None:
+        self._first = processes.identity(first)
+        self._parent = processes.parent(first)
+        self.handle = -1  #: readable once it has gone; -1 where nothing tells (before Python 3.9)
+        if self._parent > 1 and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
-                self.handle = os.pidfd_open(parent)
-        if processes.parent(first) != parent:
+                self.handle = os.pidfd_open(self._parent)
+        if processes.parent(first) != self._parent:
             self.close()
 
     def was_lost(self) -> bool:
         """True when it has gone and left its container behind; a container that has ended takes its shim along."""
-        if self.handle < 0 or not select.select([self.handle], [], [], 0)[0]:
-            return False
-        self.close()
-        return processes.is_of_job(self._first, self._job)
+        if self.handle >= 0:
+            if not select.select([self.handle], [], [], 0)[0]:
+                return False
+            self.close()
+            lost = True
+        else:
+            lost = self._parent > 1 and processes.parent(int(self._first["pid"])) not in (self._parent, 0)
+        self._parent = 0 if lost else self._parent
+        return lost and processes.alive(self._first)
 
     def close(self) -> None:
         """Watch it no more."""

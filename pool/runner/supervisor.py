@@ -59,6 +59,7 @@ class Supervisor:
         os.unlink(self.folder.file("env.json"))
         if problem:
             self._write("pool: the job cannot be started: {}\n".format(problem).encode())
+            driver.clear(0.0)  # an engine that did not answer may have started it all the same
             self._finish(Ended(None), "cannot start: {}".format(problem))
             return 0
         ended = self._copy_until_exit(wake)

@@ -68,6 +68,20 @@ def test_a_program_goes_on_while_its_engine_restarts(bench: Bench, engine: FakeE
     assert bench.bridge.log(bench.job) == b"begun\n" + gap + b"alone\ntold\n"
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_what_ends_while_no_engine_serves(bench: Bench, engine: FakeEngine, live: bool) -> None:
+    """An engine that leaves containers alone kept the code; of one that ends them the end is not the job's own."""
+    engine.info["LiveRestoreEnabled"] = live
+    bench.start("echo begun; until [ -e go ]; do sleep 0.05; done; exit 5")
+    bench.until_logged(b"begun\n")
+    engine.close()
+    bench.write("go")
+    until(lambda: engine.containers[f"pool-job-{bench.job}"].ended.is_set(), "the end of the container")
+    engine.open()
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (5, None if live else "runtime_restart")
+
+
 def test_a_container_that_somebody_removed_is_told_as_that(bench: Bench, engine: FakeEngine) -> None:
     """No exit code is invented."""
     bench.start("echo begun; sleep 1000")

@@ -10,7 +10,7 @@ import pytest
 from tests.system.docker import TINY, docker_machines
 from tests.system.site import Site, until
 
-_WAIT = "echo begun; until [ -e go ]; do sleep 0.1; done; echo told; exit 5"
+_WAIT = "until [ -e go ]; do sleep 0.1; done; echo told; exit 5"
 # Rank 1 says who it is to rank 0, until that listens.
 _MEET = """
 if [ $DSTACK_NODE_RANK = 0 ]; then nc -l -p $MASTER_PORT
@@ -40,9 +40,9 @@ def site(pair: Site) -> Iterator[Site]:
     pair.clear()
 
 
-def _begun(site: Site, name: str, **task: object) -> str:
-    """A job in a container of node1 that waits for `go`; its id."""
-    site.run(name, _WAIT, host="node1", image=TINY, **task)
+def _begun(site: Site, name: str, script: str = _WAIT) -> str:
+    """A job in a container of node1 that says `begun`, and waits for `go`; its id."""
+    site.run(name, f"echo begun; {script}", host="node1", image=TINY)
     site.until_logged(name, b"begun")
     return str(site.job(name)["id"])
 
@@ -85,8 +85,7 @@ def test_a_restarted_engine_that_ends_its_containers_is_named(site: Site) -> Non
 
 def test_a_killed_engine_is_not_noticed(site: Site) -> None:
     """kill -9, with live-restore: the same container goes on, its end is told, and no byte of its output is lost."""
-    count = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); echo $i; done"
-    site.run("live", f"{count}; until [ -e go ]; do sleep 0.1; done; exit 5", host="node1", image=TINY)
+    site.run("live", "i=0; until [ -e go ]; do i=$((i+1)); echo $i; done; exit 5", host="node1", image=TINY)
     site.until_logged("live", b"1\n")
     job = site.job("live")["id"]
     container = site.on("node1", "docker ps --quiet --no-trunc")
@@ -95,8 +94,19 @@ def test_a_killed_engine_is_not_noticed(site: Site) -> None:
     site.on("node1", f"touch /var/lib/pool-runner/jobs/{job}/work/go")
     ended = site.end_of("live")
     assert (ended["status"], ended["exit_code"]) == ("failed", 5)
-    assert site.log("live") == b"".join(b"%d\n" % (number + 1) for number in range(300000))
+    log = site.log("live")
+    assert log == b"".join(b"%d\n" % (number + 1) for number in range(log.count(b"\n")))
     _nothing_left(site, str(job))
+
+
+def test_what_ends_while_the_engine_is_away_has_ended_well(site: Site) -> None:
+    """With live-restore: its code is its own, and is told once the engine is back."""
+    job = _begun(site, "away", script="until [ -e go ]; do sleep 0.1; done")
+    site.on("node1", "systemctl stop docker.socket docker")
+    site.on("node1", f"touch /var/lib/pool-runner/jobs/{job}/work/go; sleep 2; systemctl start docker")
+    ended = site.end_of("away")
+    assert (ended["status"], ended["exit_code"], ended["reason"]) == ("done", 0, None)
+    _nothing_left(site, job)
 
 
 def test_an_engine_that_hangs_starts_nothing_late(site: Site) -> None:
@@ -113,6 +123,7 @@ def test_an_engine_that_hangs_starts_nothing_late(site: Site) -> None:
         site.on("node1", "kill -CONT $(cat /run/docker.pid)")
     time.sleep(5)
     _nothing_left(site, str(ended["id"]))
+    assert site.on("node1", f"ls /var/lib/pool-runner/jobs/{ended['id']}/work/late", check=False) == ""
 
 
 def test_containers_of_a_run_meet_over_the_hosts_network(site: Site) -> None:
