@@ -29,14 +29,14 @@ from tests.system.site import Site, until
 
 #: What every machine needs: Debian's engine, and cards handed out by name as NVIDIA's runtime does.
 INSTALL = r"""
-export DEBIAN_FRONTEND=noninteractive
+set -e; export DEBIAN_FRONTEND=noninteractive
 apt-get -q update && apt-get -q install -y --no-install-recommends docker.io docker-registry openssl
 systemctl disable --now docker-registry
 echo '{"runtimes": {"nvidia": {"path": "runc"}}}' > /etc/docker/daemon.json
 systemctl restart docker
 """
 _SERVE = r"""
-mkdir -p /srv/registry /etc/registry && cd /etc/registry
+set -e; mkdir -p /srv/registry /etc/registry && cd /etc/registry
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem -days 30 \
     -subj /CN=registry -addext subjectAltName=IP:%(gate)s,IP:%(address)s
 echo '%(login)s' > htpasswd

@@ -142,6 +142,7 @@ def test_a_task_with_an_image_runs_in_a_container(docker_host: Site) -> None:
     name = docker_host.run("inside", script, files={"given": "given\n"}, image="tiny:1", env={"MINE": "mine"})
     job = docker_host.end_of(name)
     assert (job["status"], job["exit_code"]) == ("failed", 7)
+    assert "image  tiny:1: it is in no registry" in docker_host.cli("runs", name).stdout
     folder, given, env, user, cards = docker_host.log(name).decode().splitlines()
     assert (folder, given, env, user) == ("/workflow", "given", "yes mine /root", "0")
     assert cards.startswith("GPU-") and "," not in cards

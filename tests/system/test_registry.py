@@ -85,8 +85,7 @@ def shop(system_lab: _LAB, session_dir: str) -> Iterator[Shop]:
     """Made once for all of these tests."""
     with machines(session_dir, "registry", 2) as site, ThreadPoolExecutor() as workers:
         base = workers.submit(base_layer, tempfile.mkdtemp(dir=session_dir))
-        for rc, said in workers.map(lambda name: site.lab.execute(name, "sh", "-ec", INSTALL, timeout=300), site.hosts):
-            assert rc == 0, said
+        list(workers.map(lambda name: site.on(name, INSTALL, timeout=300), site.hosts))
         registry = Registry(site, "node1", "ann", _CANARY)
         site.settle()
         site.cli.env["REGISTRY_TOKEN"] = _CANARY  # the server has been started without it
@@ -110,7 +109,7 @@ def test_a_private_image_is_pulled_with_a_login_that_is_left_nowhere(shop: Shop)
     with ThreadPoolExecutor() as watcher:
         seen = watcher.submit(lambda: list(_watch(shop, over)))
         try:
-            done = shop.run("private", "private:1", "python3 -c 'print(6 * 7)'; sleep 3")
+            done = shop.run("private", "private:1", "python3 -c 'print(6 * 7)'; sleep 2")
         finally:
             over.set()
             shop.registry.gate.rate = None
