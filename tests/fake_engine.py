@@ -51,6 +51,7 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         self.path = path
         self.images: dict[str, dict[str, Any]] = {}  #: name -> {"Cmd": [...], "User": "", "sh": bool}
         self.registry: dict[str, list[dict[str, Any]]] = {}  #: name -> what a pull of it says, line by line
+        self.aliases: dict[str, str] = {}  #: another name of an image -> its key in `images`
         self.pulls: list[tuple[str, str]] = []  #: (name, its login header)
         self.asked: list[str] = []  #: names whose registry was asked what they mean
         self.moved: dict[str, str] = {}  #: name -> the digest it means, when that is no longer its first
@@ -169,6 +170,7 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
     # -- images -------------------------------------------------------------------------------------------------
 
     def _image(self, name: str) -> dict[str, Any]:
+        name = self.aliases.get(name, name)
         for key, image in self.images.items():
             if name in (key, "sha256:" + key):
                 return image
@@ -180,7 +182,7 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         key = next(key for key, each in self.images.items() if each is image)
         return {
             "Id": "sha256:" + key,
-            "RepoTags": [] if "@" in key else [key],
+            "RepoTags": [key] if ":" in key and "@" not in key else [],
             "RepoDigests": image.get("RepoDigests", [key] if "@" in key else []),
             "Size": image.get("Size", 1 << 30),
             "Architecture": image.get("arch", ""),

@@ -41,10 +41,13 @@ def _run(args: argparse.Namespace) -> int:
     from pool.cli.images import chosen
     from pool.cli.provision import raise_last
     from pool.client import Client
+    from pool.errors import InputError
 
     login = _login(args)
     client = Client()
-    names = [name for name in args.hosts.split(",") if name] if args.hosts is not None else []
+    names = [name for name in (args.hosts or "").split(",") if name]
+    if args.hosts is not None and not names:
+        raise InputError("--hosts names no host", hint="pool ps")
     hosts = chosen(client, names, pool=args.pool)
     body = {"image": args.image, "hosts": hosts, "login": login}
     ended = _show(client.stream("POST", "/images/pull", body), hosts)

@@ -36,8 +36,8 @@ _HINTS = {
 }
 _TASK_LOGIN = ("check username and password of registry_auth", "add registry_auth to the task file")
 _TYPED_LOGIN = ("check --username and the password", "pool pull {image} --username NAME --password-stdin")
-#: Causes that are one host's own: another may tell what the name means.
-_OF_THE_HOST = {"no_docker", "registry_unreachable", "disk_full"}
+#: Causes that are the registry's, or the name's: no other host would be told anything else.
+_OF_THE_IMAGE = {"refused_login", "no_such_image", "bad_image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,10 @@ def ask(
         answer = ctx.keeper.request(host.id, "image" if job else "pull", timeout=_ANSWER_S, **asked)[0]
     except HostError as error:
         raise _with_hint(error, host, wanted, of_a_job=bool(job)) from error
+    if wanted.pinned and "pinned" not in answer:
+        raise RunnerError(
+            f"{host.name}: its runner is too old to take an image by its digest", hint=f"pool provision {host.name}"
+        )
     if wanted.pinned is None:
         said = _line(answer.get("said"))
         # A runner that is older settles nothing: each host goes by the name.
@@ -139,11 +143,13 @@ def _pull_all(
             break
         except Exception as error:
             news.put(_failed(left.pop(0), error))
-            if isinstance(error, RunnerError) and error.details.get("cause") not in _OF_THE_HOST:
+            if isinstance(error, RunnerError) and error.details.get("cause") in _OF_THE_IMAGE:
                 for host in left:
                     news.put(_failed(host, _elsewhere(error, host)))
                 return
-    ctx.every(lambda host: news.put(_pull_one(ctx, wanted, host, news)), left)
+    # Threads of its own: this may take as long as it likes, and everybody shares the others.
+    for host in left:
+        threading.Thread(target=lambda host=host: news.put(_pull_one(ctx, wanted, host, news)), daemon=True).start()
 
 
 def _pull_one(ctx: Context, wanted: Wanted, host: Host, news: queue.SimpleQueue[Progress | Pulled | None]) -> Pulled:
@@ -179,7 +185,7 @@ def _with_hint(error: HostError, host: Host, wanted: Wanted, *, of_a_job: bool) 
     else:
         hint = _HINTS.get(cause)
     text = hint.format(host=host.name, image=wanted.name) if hint else None
-    return type(error)(error.message, hint=text, **error.details)
+    return type(error)(_line(error.message), hint=text, **error.details)
 
 
 def _shown(image: dict[str, Any]) -> dict[str, Any]:
@@ -198,4 +204,4 @@ def _shown(image: dict[str, Any]) -> dict[str, Any]:
 
 def _line(text: Any) -> str:
     """What a host says, on one line that a terminal can show; a host is not trusted with more."""
-    return "".join(c if c.isprintable() else "?" for c in str(text or "")[:400])
+    return "".join(c if c.isprintable() else "?" for c in str(text or "")[:600])

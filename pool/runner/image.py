@@ -20,6 +20,9 @@ _LOOK_S = 10.0
 _ASK_S, _ASK_LONG_S = 3.0, 15.0
 #: One that could not be reached is not asked again for so long, where a copy is here.
 _SILENT_S = 60.0
+#: Why a registry does not tell what a name means: it cannot; it will not.
+_CANNOT_TELL, _SAYS_NO = ("registry_unreachable", "rate_limited"), ("refused_login", "no_such_image")
+_CONTAINERD = "io.containerd.snapshotter.v1"
 #: Host architecture -> what it can run, by Docker's names.
 _RUNS = {"amd64": {"amd64", "386"}, "arm64": {"arm64", "arm"}}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -103,23 +106,35 @@ class Images:
     def _meaning(self, name: str, login: list[str] | None) -> tuple[str, str]:
         """The name with the digest that it means now, and what there is to say of it.
 
-        A copy that is here does where its registry cannot be asked. Not where that refuses the login, or wants one for
-        what was pulled here with one: a copy is no way round it.
+        A copy that is here does where its registry cannot be asked. One that pool pulled, with whatever login that
+        took, is no way round a registry that says no, by whatever name it is asked for.
         """
-        if reference.digest(name):
-            return reference.pinned(name, reference.digest(name)), ""
+        exact = reference.pinned(name, reference.digest(name)) if reference.digest(name) else ""
+        if exact and not self.shelf.pulled(exact):
+            return exact, ""  # to pull it is to ask
         here = self.find(name)
+        if here and not exact and reference.is_id(name) and not here.get("RepoTags"):
+            exact = self.shelf.pulled_as(str(here["Id"]))
         theirs = reference.pinned_in(here, name) if here else ""
-        if here and not theirs:
+        if here and not exact and (not theirs or self._was_made_here(here)):
             return "", "it is in no registry: each host uses its own copy"
-        copy = self.shelf.newest(name) or theirs
+        copy = exact or self.shelf.newest(name) or theirs
         try:
-            return reference.pinned(name, self._ask_registry(name, login, bool(copy))), ""
+            told = self._ask_registry(exact or name, login, bool(copy))
+            return exact or reference.pinned(name, told), ""
         except RefusedError as error:
-            refused = error.cause == "refused_login" and (login or self.shelf.pulled(copy))
-            if not copy or refused:
+            own = not login and not self.shelf.pulled(copy)  # a person's, who had it by a way of their own
+            if not copy or not (error.cause in _CANNOT_TELL or (own and error.cause in _SAYS_NO)):
                 raise
             return copy, "its registry does not tell it ({}): a copy is used that is here".format(error.cause)
+
+    def _was_made_here(self, image: dict[str, Any]) -> bool:
+        """True for what a person built or tagged, though it has a digest: containerd's store gives one to every image.
+
+        What pool pulls has no tag.
+        """
+        status = self._engine.ask("GET", "/info", timeout_s=_LOOK_S).get("DriverStatus") or ()
+        return ["driver-type", _CONTAINERD] in [list(each) for each in status] and bool(image.get("RepoTags"))
 
     def _ask_registry(self, name: str, login: list[str] | None, has_copy: bool) -> str:
         server, limit = reference.registry(name), _ASK_S if has_copy else _ASK_LONG_S
@@ -128,6 +143,7 @@ class Images:
         headers, path = reference.header(name, login), "/distribution/{}/json".format(name)
         try:
             answer = self._engine.ask("GET", path, headers=headers, timeout_s=limit)
+            self._silent.pop(server, None)
             return str(answer["Descriptor"]["digest"])
         except EngineError as error:
             found = refusal(name, str(error), self._arch(), bool(login))

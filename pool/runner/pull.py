@@ -16,8 +16,8 @@ from pool.runner import reference
 from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.ledger import RefusedError
 
-#: A registry that says nothing for this long will not.
-_SILENCE_S = 120.0
+#: An engine that says nothing for this long will not: some are silent while they unpack, however much that is.
+_SILENCE_S = 1800.0
 #: Who has waited for a pull asks within this time how it ended.
 _KEPT_S = 60.0
 
@@ -26,14 +26,19 @@ _CAUSES = (
     ("disk_full", "no space left on device|disk quota exceeded", "there is no space left for it"),
     ("wrong_platform", "no matching manifest|does not match the specified platform", "there is none for {arch} hosts"),
     ("rate_limited", "toomanyrequests|rate limit", "its registry has had too many pulls from here"),
-    ("refused_login", "incorrect username or password|unauthorized|authentication required", "{login}"),
+    (
+        "refused_login",
+        "incorrect username or password|unauthorized|not authorized|authentication (required|failed)",
+        "{login}",
+    ),
     ("no_such_image", "manifest unknown|manifest for .* not found|not found|name unknown", "there is no such image"),
     ("refused_login", "denied|no basic auth|forbidden", "{login}"),
     ("bad_image", "invalid reference format|invalid tag|repository name must be", "that is not the name of an image"),
     (
         "registry_unreachable",
         r"dial tcp|no such host|connection refused|i/o timeout|timeout|timed out|\bEOF\b|x509|certificate|\btls\b|"
-        r"HTTP response to HTTPS client|network is unreachable|no route to host|lookup|connection reset",
+        r"HTTP status: 5\d\d|service unavailable|bad gateway|HTTP response to HTTPS client|network is unreachable|"
+        "no route to host|lookup|connection reset",
         "its registry cannot be reached",
     ),
 )
@@ -129,6 +134,7 @@ def timed_out(error: EngineGoneError) -> bool:
 def refusal(name: str, said: str, arch: str, with_login: bool) -> RefusedError:
     """The cause of a failed pull, from what the engine said."""
     login = "its registry refuses this login" if with_login else "it does not exist, or its registry wants a login"
+    said = "".join(each if each.isprintable() else " " for each in said)  # a registry's words are not ours
     plain = re.sub(r'"?https?://[^\s"]+"?', "", said).replace(name, "")  # an address may look like a cause
     for cause, pattern, words in _CAUSES:
         if re.search(pattern, plain, re.IGNORECASE):

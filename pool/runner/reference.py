@@ -15,8 +15,13 @@ _HUBS_LOGIN = "https://index.docker.io/v1/"
 
 def check(name: str) -> None:
     """RefusedError for what can be no name; it becomes part of a URL."""
-    if not name or name != name.strip() or re.search(r"[\s?#%\\]|\.\./", name):
+    if not name or name != name.strip() or not name.isprintable() or re.search(r"[\s?#%\\]|[^\x00-\x7f]|\.\./", name):
         raise RefusedError("bad_image", "{!r} is not the name of an image".format(name))
+
+
+def is_id(name: str) -> bool:
+    """True for what may be an image's id, or the beginning of one."""
+    return bool(re.fullmatch("(sha256:)?[0-9a-f]{4,64}", name))
 
 
 def digest(name: str) -> str:

@@ -70,6 +70,11 @@ class Shelf:
         with self.still:
             return bool(self._known.get(exact, _entry())["pulled"])
 
+    def pulled_as(self, image: str) -> str:
+        """The pinned name of an image, by its id, that pool itself pulled; nothing for another."""
+        with self.still:
+            return next((exact for exact, each in self._known.items() if each["id"] == image and each["pulled"]), "")
+
     def tidy_forever(self, ledger: Callable[[], dict[str, Any]]) -> None:
         """Every few seconds: remove what may go and has to. `ledger()`: its entries, by job."""
         while True:

@@ -50,11 +50,11 @@ def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T
 
 
 @contextlib.contextmanager
-def machines(session_dir: str, name: str, number: int) -> Iterator[Site]:
-    """This many machines of a module's own, in no pool yet; its server and they are gone afterwards."""
+def machines(session_dir: str, name: str, number: int, **env: str) -> Iterator[Site]:
+    """This many machines of a module's own, in no pool yet; its server, with `env`, and they are gone afterwards."""
     lab = SystemLab(os.path.join(session_dir, name))
     folder = tempfile.mkdtemp(prefix=name[0], dir=session_dir)
-    cli = Cli(_environment(session_dir, folder))
+    cli = Cli(_environment(session_dir, folder) | env)
     try:
         yield Site(lab, lab.up(number), cli, folder)
     finally:

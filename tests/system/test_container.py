@@ -181,6 +181,14 @@ def test_what_the_operator_does_not_allow_fails_the_run_with_what_would(docker_h
     assert docker_host.on("node1", "docker ps --all --quiet; docker volume ls --quiet") == ""
 
 
+def test_a_task_with_a_python_runs_in_the_servers_image(docker_host: Site) -> None:
+    """As POOL_DEFAULT_IMAGE names it."""
+    name = docker_host.run("snake", "echo $FROM_IMAGE", gpu=0, python="3.11")
+    assert docker_host.end_of(name)["status"] == "done"
+    assert docker_host.log(name) == b"yes\n"
+    assert docker_host.found(name)["image"]["name"] == "tiny:3.11"
+
+
 def test_a_container_outlives_runner_server_and_engine(docker_host: Site) -> None:
     """kill -9 of runner, server and sshd, a restart of Docker (live-restore): the job goes on, its end is told."""
     name = docker_host.run(

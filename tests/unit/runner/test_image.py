@@ -54,6 +54,44 @@ def test_an_image_of_no_registry_is_taken_as_it_is(engine: FakeEngine, images: I
     assert engine.pulls == engine.asked == []
 
 
+def test_an_image_that_was_made_here_is_so_where_every_image_has_a_digest(engine: FakeEngine, images: Images) -> None:
+    """In containerd's store; what a tag stands on was tagged by a person, for pool pulls by digest."""
+    engine.info["DriverStatus"] = [["driver-type", "io.containerd.snapshotter.v1"]]
+    engine.images["train:7"] = {"Cmd": ["true"], "RepoDigests": ["train@sha256:" + "a" * 64]}
+    engine.registry["train:7"] = []
+    answer = _ready(images, "train:7")
+    assert (answer["image"], answer["pinned"]) == ("sha256:train:7", "")
+    assert engine.pulls == engine.asked == []
+
+
+@pytest.mark.parametrize("by", ["digest", "id", "short id"])
+def test_no_name_is_a_way_round_a_private_images_login(engine: FakeEngine, images: Images, by: str) -> None:
+    """It was pulled with one; who names it by its digest or its id is asked for one too."""
+    engine.registry["reg/a:1"] = []
+    exact = str(_ready(images, "reg/a:1", ["ann", "right"])["pinned"])
+    found = "sha256:" + "b" * 64
+    engine.images["b" * 64] = {**engine.images.pop(exact), "RepoDigests": [exact]}
+    engine.aliases = {exact: "b" * 64, "b" * 12: "b" * 64}
+    images.shelf._known[exact]["id"] = found
+    name = {"digest": exact, "id": found, "short id": "b" * 12}[by]
+    engine.registry[exact] = [{"error": "unauthorized: incorrect username or password"}]
+    with pytest.raises(RefusedError) as refusal:
+        _ready(images, name, ["bob", "wrong"])
+    assert refusal.value.cause == "refused_login"
+    engine.registry[exact] = []
+    assert _ready(images, name, ["ann", "right"])["image"] == found
+
+
+@pytest.mark.parametrize("said", ["manifest unknown", "cannot be pulled due to configured policy"])
+def test_a_copy_is_no_way_round_a_registry_that_says_no(engine: FakeEngine, images: Images, said: str) -> None:
+    """As of an image that was taken back."""
+    engine.registry["reg/a:1"] = []
+    _ready(images, "reg/a:1")
+    engine.registry["reg/a:1"] = [{"error": said}]
+    with pytest.raises(RefusedError):
+        _ready(images, "reg/a:1")
+
+
 def test_an_image_that_a_person_made_goes_before_one_of_its_name(engine: FakeEngine, images: Images) -> None:
     """Also where pool has pulled that before."""
     engine.registry["reg/a:1"] = []
