@@ -17,7 +17,7 @@ import time
 from typing import Any, Iterator
 
 from pool.runner import oom, processes
-from pool.runner.engine import Engine, EngineError, EngineGoneError, is_restarting
+from pool.runner.engine import Engine, EngineError, EngineGoneError, was_restarted
 from pool.runner.jobs import JobFolder
 from pool.runner.process import Ended
 from pool.runner.shim import Shim
@@ -72,6 +72,7 @@ class Container:
         self._path = "/containers/" + name_of(folder.job)
         self._engine = Engine()
         self._id = ""
+        self._since = 0.0
         self._terminal: Terminal | None = None
         self._begun = False
         self._stream: socket.socket | None = None
@@ -104,7 +105,7 @@ class Container:
 
     def start(self) -> str:
         """Make it and let it run; why it could not, or nothing."""
-        name = name_of(self._folder.job)
+        name, self._since = name_of(self._folder.job), time.monotonic()
         try:
             made = self._engine.ask("POST", "/containers/create", self._config(), timeout_s=_START_S, name=name)
             self._id = str(made["Id"])
@@ -259,7 +260,7 @@ class Container:
             return Ended(None, "shim_lost")
         if code == 0:
             return Ended(code)
-        if not self._spec["live_restore"] and is_restarting():
+        if not self._spec["live_restore"] and was_restarted(self._since):
             return Ended(code, "runtime_restart")
         try:
             state = self._state()

@@ -12,15 +12,12 @@ import json
 import os
 import socket
 import subprocess
-import time
 from typing import Any, Iterator
 from urllib.parse import urlencode
 
 #: What this module was written for. A newer engine still speaks it; an older one is spoken to in its own.
 _NEWEST = (1, 47)
 _SOCKET = "/var/run/docker.sock"
-#: A unit that has not been up for longer than this is not what serves here.
-_RESTART_S = 120.0
 
 
 class EngineError(Exception):
@@ -35,9 +32,13 @@ class EngineGoneError(Exception):
     """No engine answers, or not in time: what was asked may have been done, or be done yet."""
 
 
-def is_restarting() -> bool:
-    """True while systemd ends or starts the engine of this host: what ended just then has ended with it."""
-    argv = ["systemctl", "show", "--property=ActiveState,StateChangeTimestampMonotonic", "docker.service"]
+def was_restarted(since: float) -> bool:
+    """True when systemd has ended or started the engine of this host after `since`, by the monotonic clock.
+
+    A reload is neither. False where systemd has no such unit: nobody can tell.
+    """
+    names = "ActiveState,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic"
+    argv = ["systemctl", "show", "--property=" + names, "docker.service"]
     try:
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False)
     except FileNotFoundError:
@@ -45,8 +46,9 @@ def is_restarting() -> bool:
     except subprocess.TimeoutExpired:
         return True
     told = dict(line.split("=", 1) for line in done.stdout.decode().splitlines() if "=" in line)
-    since_s = int(told.get("StateChangeTimestampMonotonic") or 0) / 1e6
-    return told.get("ActiveState", "active") != "active" and time.monotonic() - since_s < _RESTART_S
+    is_up = told.get("ActiveState") in ("active", "reloading")
+    last = told.get("ActiveEnterTimestampMonotonic" if is_up else "StateChangeTimestampMonotonic")
+    return int(last or 0) / 1e6 > since
 
 
 class Engine:
