@@ -17,6 +17,7 @@ import time
 from typing import Any, Iterator
 
 from pool.runner import oom, processes
+from pool.runner.attached import Attached
 from pool.runner.engine import Engine, EngineError, EngineGoneError, was_restarted
 from pool.runner.jobs import JobFolder
 from pool.runner.process import Ended
@@ -32,7 +33,7 @@ _START_S = 120.0
 _PATIENCE_S = 5.0
 #: An engine that has gone is asked again after this long.
 _AGAIN_S = 0.5
-#: How long the stream may stay open once the container has ended.
+#: How long what is left in the terminal is taken once the container has ended.
 _REST_S = 10.0
 
 #: Stands in the log where an engine that was restarted may have dropped output of a container that went on.
@@ -75,23 +76,20 @@ class Container:
         self._since = 0.0
         self._terminal: Terminal | None = None
         self._begun = False
-        self._stream: socket.socket | None = None
+        self._attached: Attached | None = None
         self._waiting: socket.socket | None = None
         self._shim: Shim | None = None
         self._shim_look_s: float | None = None
         self._shim_lost_at: float | None = None
         self._watched = select.epoll()
         self._told = b""
-        self._frame, self._left = b"", 0
-        self._gap = b""
         self._killed = False
 
     @property
     def output(self) -> int:
         """As of Process."""
-        if self._terminal:
-            return self._terminal.output
-        return self._stream.fileno() if self._stream else -1
+        source = self._terminal or self._attached
+        return source.output if source else -1
 
     def prepare(self, env: dict[str, Any]) -> None:
         """The terminal; the engine is asked once the job is ours to start."""
@@ -136,16 +134,8 @@ class Container:
         """The next piece of output, if there is one; at the end `output` is -1."""
         if self._terminal:
             return self._told_to_begin(self._terminal.read())
-        assert self._stream is not None
-        try:
-            chunk = self._stream.recv(_CHUNK)
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self._stream.close()
-            self._stream = None
-        gap, self._gap = self._gap, b""
-        return gap + self._unframed(chunk)
+        assert self._attached
+        return self._attached.read()
 
     def interrupt(self) -> None:
         """Ask it to end: SIGINT to the group of its first process, or to the image's own program."""
@@ -167,10 +157,8 @@ class Container:
             self._terminal.let_go()
             # Others may hold it as well: what is left of the job's own is there at once.
             yield from map(self._told_to_begin, self._terminal.rest(_REST_S if limit_s is None else limit_s))
-            return
-        until = time.monotonic() + (_REST_S if limit_s is None else limit_s)
-        while self.output >= 0 and select.select([self.output], [], [], max(0.0, until - time.monotonic()))[0]:
-            yield self.read()
+        if self._attached:
+            yield from self._attached.rest(limit_s)
 
     def remove(self) -> bool:
         """Remove the container; False when the engine does not say that it is gone."""
@@ -187,11 +175,11 @@ class Container:
             config["HostConfig"] = {**host, "Mounts": [*host["Mounts"], terminal]}
         return config
 
-    def _attach(self, condition: str) -> None:
+    def _attach(self, condition: str, before: bytes = b"") -> None:
         """Have its end told, and what it writes where that is not to a terminal."""
         if not self._terminal:
-            self._stream = self._engine.open("POST", self._path + "/attach", stream=1, stdout=1, stderr=1)
-            self._frame, self._left = b"", 0
+            stream = self._engine.open("POST", self._path + "/attach", stream=1, stdout=1, stderr=1)
+            self._attached = Attached(stream, before)
         self._waiting = self._engine.open("POST", self._path + "/wait", condition=condition)
         self._watched.register(self._waiting, select.EPOLLIN)
         self.exit, self._told, self.look_again_s = self._watched.fileno(), b"", self._shim_look_s
@@ -275,10 +263,9 @@ class Container:
         try:
             state = self._state()
             if state["Running"]:
-                if self._stream is not None:
-                    self._stream.close()
-                self._attach("not-running")
-                self._gap = _GAP
+                if self._attached:
+                    self._attached.close()
+                self._attach("not-running", _GAP)
                 return None
             code = int(state["ExitCode"])
             # An engine that leaves its containers alone kept the code of what ended meanwhile.
@@ -292,19 +279,6 @@ class Container:
     def _signal(self, name: str) -> None:
         with contextlib.suppress(EngineError, EngineGoneError):
             self._engine.ask("POST", self._path + "/kill", timeout_s=_PATIENCE_S, signal=name)
-
-    def _unframed(self, chunk: bytes) -> bytes:
-        """Without a terminal stdout and stderr come in frames: a kind, three zeros, a length of four bytes."""
-        found, self._frame = b"", self._frame + chunk
-        while self._frame:
-            if not self._left:
-                if len(self._frame) < 8:
-                    break
-                self._left, self._frame = int.from_bytes(self._frame[4:8], "big"), self._frame[8:]
-            piece, self._frame = self._frame[: self._left], self._frame[self._left :]
-            self._left -= len(piece)
-            found += piece
-        return found
 
 
 def remove(engine: Engine, job: str) -> bool:
