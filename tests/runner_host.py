@@ -202,11 +202,23 @@ class RunnerHost:
         """Stop everything that was started here."""
         for bridge in self._bridges:
             bridge.close()
-        subprocess.run(self.argv("stop"), env=self.env, timeout=PATIENCE_S, check=False)
+        stopped = subprocess.run(self.argv("stop"), env=self.env, timeout=PATIENCE_S, check=False)
         for folder in all_jobs(self.state):
             if folder.supervised():
                 self.kill_supervisor(folder.job)
             processes.kill_job(folder.job, (folder.started or {}).get("session"), soft_s=0)
+        assert stopped.returncode == 0
+        assert self._left() == []
+
+    def _left(self) -> list[bytes]:
+        """The command lines of what still runs of this host's program, but for supervisors that are just ending."""
+        found = []
+        for name in os.listdir("/proc"):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+                if self._zipapp.encode() in words and b"supervise" not in words:
+                    found.append(b" ".join(words))
+        return found
 
     def _kill(self, pid: int) -> None:
         who = processes.identity(pid)

@@ -63,9 +63,10 @@ def _start(state: str, files: list[str]) -> int:
         return 0
     if runs and not presence.stop(state):
         return 1
-    presence.detach(state)
     deadline = time.monotonic() + 10.0
+    started = False
     while not presence.running(state):
+        started = started or presence.detach(state)
         if time.monotonic() > deadline:
             sys.stderr.write("pool-runner: did not start; see {}\n".format(os.path.join(state, "runner.log")))
             return 1

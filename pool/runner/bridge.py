@@ -54,8 +54,7 @@ def _connect(state: str) -> socket.socket | None:
         except OSError:
             link.close()
         if own and not tried:
-            tried = True
-            presence.detach(state)
+            tried = presence.detach(state)
         time.sleep(0.02)
     return None
 

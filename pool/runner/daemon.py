@@ -6,7 +6,6 @@ Each connection is one server's bridge. `serve` holds the folder's lock for its 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pwd
 import queue
@@ -36,10 +35,7 @@ def serve(state: str) -> int:
     """Run in the foreground until SIGTERM; 1 when another runner has this folder."""
     os.makedirs(state, mode=0o711, exist_ok=True)
     os.chdir(state)  # the socket is bound by its short name: a Unix path may have 107 bytes
-    lock = os.open(presence.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if presence.handed() is None and presence.take(presence.LOCK) is None:
         sys.stderr.write("another runner serves {}\n".format(state))
         return 1
     durable.write_json(os.path.join(state, presence.FILE), processes.identity(os.getpid()), 0o644)

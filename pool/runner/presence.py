@@ -5,17 +5,21 @@ Light to import: every `pool-runner` command and each bridge begins with it, and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from pool.runner import durable, processes
 
 #: In the state folder: held by the runner that serves it, and who that is.
 LOCK = "daemon.lock"
 FILE = "daemon.json"
+#: The descriptor that a detached runner is handed the lock on, and the variable that says so.
+_HANDED = 3
+_LOCK_IS_HANDED = "POOL_RUNNER_LOCK"
 
 
 def under_systemd() -> bool:
@@ -48,19 +52,51 @@ def stop(state: str, wait_s: float = 10.0) -> bool:
     return True
 
 
-def detach(state: str) -> None:
-    """Start `serve` as a process of its own: twice forked, its own session, nothing of ours held open."""
-    if os.fork():
-        os.wait()
-        return
+def detach(state: str) -> bool:
+    """Start `serve` as a process of its own: twice forked, its own session, nothing of ours held open but the lock.
+
+    False when another serves or is just starting: of those who find none at the same moment one alone starts it.
+    """
+    os.makedirs(state, mode=0o711, exist_ok=True)
+    lock = take(os.path.join(state, LOCK))
+    if lock is None:
+        return False
+    if not os.fork():
+        _become_runner(state, lock)
+    os.close(lock)
+    os.wait()
+    return True
+
+
+def _become_runner(state: str, lock: int) -> NoReturn:
     os.setsid()
     if os.fork():
         os._exit(0)
     null = os.open(os.devnull, os.O_RDWR)
-    os.makedirs(state, mode=0o711, exist_ok=True)
     log = os.open(os.path.join(state, "runner.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for fd, source in ((0, null), (1, log), (2, log)):
+    for fd, source in ((0, null), (1, log), (2, log), (_HANDED, lock)):
         os.dup2(source, fd)
-    os.closerange(3, 256)
+    os.set_inheritable(_HANDED, True)
+    os.closerange(_HANDED + 1, 256)
+    os.environ[_LOCK_IS_HANDED] = str(_HANDED)
     argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "serve"]
     os.execv(argv[0], argv)
+
+
+def handed() -> int | None:
+    """The lock that whoever detached this process took for it."""
+    lock = os.environ.pop(_LOCK_IS_HANDED, None)
+    if lock:
+        os.set_inheritable(int(lock), False)
+    return int(lock) if lock else None
+
+
+def take(path: str) -> int | None:
+    """The lock of who serves; None when another has it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

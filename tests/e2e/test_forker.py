@@ -15,6 +15,7 @@ from pool.runner import processes
 from tests.runner_host import PATIENCE_S, RunnerHost, until
 
 
+# A job's processes are found by its id, all over the machine: no other file of tests has these.
 @pytest.fixture
 def host(session_dir: str) -> Iterator[RunnerHost]:
     """A host of this test alone."""
@@ -46,35 +47,35 @@ def _forker(host: RunnerHost) -> int:
 def test_a_supervisor_is_its_own_session_and_no_child_of_the_runner(host: RunnerHost) -> None:
     """It leads a session, is known by its name, and is what `started` says."""
     bridge = host.connect()
-    bridge.run("j", "sleep 1000")
-    supervisor = int((host.read("j", "started") or {})["supervisor"]["pid"])
+    bridge.run("forked", "sleep 1000")
+    supervisor = int((host.read("forked", "started") or {})["supervisor"]["pid"])
     assert os.getsid(supervisor) == supervisor
     assert Path(f"/proc/{supervisor}/comm").read_text() == "pool-supervisor\n"
-    assert bridge.ask("stop", job="j", abort=True)
+    assert bridge.ask("stop", job="forked", abort=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
 def test_a_forker_that_dies_or_freezes_is_replaced(host: RunnerHost, number: signal.Signals) -> None:
     """The job it had started goes on; the next one starts, by another forker."""
     bridge = host.connect()
-    bridge.run("before", "sleep 0.5; echo on; exit 4")
+    bridge.run("forked-before", "sleep 0.5; echo on; exit 4")
     first = _forker(host)
     os.kill(first, number)
-    bridge.run("after", "echo ran; exit 5")
-    assert bridge.end_of("after")["exit_code"] == 5
-    assert bridge.end_of("before")["exit_code"] == 4
-    assert bridge.log("before") == b"on\n"
+    bridge.run("forked-after", "echo ran; exit 5")
+    assert bridge.end_of("forked-after")["exit_code"] == 5
+    assert bridge.end_of("forked-before")["exit_code"] == 4
+    assert bridge.log("forked-before") == b"on\n"
     assert first not in until(lambda: _forkers(host), "another forker")
 
 
 def test_a_forker_goes_with_its_runner(host: RunnerHost) -> None:
     """After kill -9 of the runner, and after its orderly stop, when it is gone before `stop` returns."""
     bridge = host.connect()
-    bridge.run("j", "sleep 1; exit 6")
+    bridge.run("forked", "sleep 1; exit 6")
     for end in (host.kill_runner, lambda: subprocess.run(host.argv("stop"), env=host.env, timeout=PATIENCE_S)):
         who = processes.identity(_forker(host))
         end()
         until(lambda who=who: not processes.alive(who), "the forker's end")
         until(bridge.ended.is_set, "the bridge's end")
         bridge = host.connect()
-    assert bridge.end_of("j")["exit_code"] == 6
+    assert bridge.end_of("forked")["exit_code"] == 6
