@@ -24,13 +24,15 @@ from pool.runner.process import Ended
 from pool.runner.shim import Shim
 from pool.runner.terminal import Terminal
 
-#: Where the commands of a container find their terminal, and what the shell of its image writes there first.
-TERMINAL = "/.pool/terminal"
+#: What the runner gives to a container is here; in it the commands find their terminal, and the shell of the image
+#: writes a first byte there.
+OURS = "/.pool"
+TERMINAL = OURS + "/terminal"
 BEGUN = b"\x06"
 _CHUNK = 1 << 16
 _START_S = 120.0
 #: How long signals, looks and removals wait for an engine that does not answer.
-_PATIENCE_S = 5.0
+PATIENCE_S = 5.0
 #: An engine that has gone is asked again after this long.
 _AGAIN_S = 0.5
 #: How long what is left in the terminal is taken once the container has ended.
@@ -203,14 +205,14 @@ class Container:
         if self._shim and self._shim.was_lost():
             self._shim_lost_at, self.look_again_s = time.monotonic(), _AGAIN_S
             self.kill()
-        return self._shim_lost_at is not None and time.monotonic() - self._shim_lost_at > _PATIENCE_S
+        return self._shim_lost_at is not None and time.monotonic() - self._shim_lost_at > PATIENCE_S
 
     def _first_process(self) -> int | None:
         """Its number, 0 once it has ended; None when the engine's numbers are not this host's.
 
         An engine tells of a process a moment before that is the job's, and for a moment after its end.
         """
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + PATIENCE_S
         while True:
             pid = int(self._state()["Pid"])
             if not pid or processes.is_of_job(pid, self._folder.job) or processes.is_in(pid, self._id):
@@ -220,7 +222,7 @@ class Container:
             time.sleep(0.005)
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self._engine.ask("GET", self._path + "/json", timeout_s=_PATIENCE_S)["State"]
+        state: dict[str, Any] = self._engine.ask("GET", self._path + "/json", timeout_s=PATIENCE_S)["State"]
         return state
 
     def _read_end(self) -> int | None:
@@ -278,13 +280,13 @@ class Container:
 
     def _signal(self, name: str) -> None:
         with contextlib.suppress(EngineError, EngineGoneError):
-            self._engine.ask("POST", self._path + "/kill", timeout_s=_PATIENCE_S, signal=name)
+            self._engine.ask("POST", self._path + "/kill", timeout_s=PATIENCE_S, signal=name)
 
 
 def remove(engine: Engine, job: str) -> bool:
     """Remove a job's container, running or not; True once there is none."""
     try:
-        engine.ask("DELETE", "/containers/" + name_of(job), timeout_s=_PATIENCE_S, force="1", v="1")
+        engine.ask("DELETE", "/containers/" + name_of(job), timeout_s=PATIENCE_S, force="1", v="1")
     except EngineError as error:
         return error.code == 404
     except EngineGoneError:

@@ -12,22 +12,21 @@ import os
 from typing import Any
 
 from pool.runner import policy, processes
-from pool.runner.container import TERMINAL, labels
+from pool.runner.container import BEGUN, OURS, TERMINAL, labels
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
 from pool.runner.limits import RDMA
 
 WORKFLOW = "/workflow"
-_OURS = "/.pool"
 _ROOT = ("", "0", "root")
 #: What only the operator allows, by its name in the task and in the policy alike.
 _PRIVILEGES = {"privileged": "privileged containers", "docker": "Docker inside of a job"}
 #: Takes the terminal, says so, and has the first of these shells that the image has run the commands.
 _BEGIN = (
-    "exec >{terminal} 2>&1 </dev/null; printf '\\006'; unset TINI_KILL_PROCESS_GROUP; "
+    "exec >{terminal} 2>&1 </dev/null; printf '\\{begun:03o}'; unset TINI_KILL_PROCESS_GROUP; "
     'for shell in "$@"; do if command -v "$shell" >/dev/null 2>&1; then exec "$shell" {ours}/script; fi; done; '
     'echo "pool: the image has no shell $1" >&2; exit 127'
-).format(terminal=TERMINAL, ours=_OURS)
+).format(terminal=TERMINAL, begun=BEGUN[0], ours=OURS)
 
 
 def build(
@@ -80,7 +79,7 @@ def environment(folder: JobFolder, asked: dict[str, Any], gpus: list[str], user:
     if home != "/root" or user.partition(":")[0] in _ROOT:  # root's home is no other user's
         env["HOME"] = home
     if asked.get("hosts_file"):
-        env["DSTACK_MPI_HOSTFILE"] = _OURS + "/hosts"
+        env["DSTACK_MPI_HOSTFILE"] = OURS + "/hosts"
     env.update(asked.get("pool_env") or {})
     env.update(asked.get("env") or {})
     env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
@@ -114,10 +113,14 @@ def _terminal(user: str, info: dict[str, Any]) -> list[Any]:
     Of a user by name only the image knows the uid, and of an engine that maps uids nobody here: then all may write.
     """
     name = user.partition(":")[0]
-    mapped = any(str(each).startswith("name=userns") for each in info.get("SecurityOptions") or ())
-    if os.getuid() != 0 or mapped or not (name in _ROOT or name.isdigit()):
+    if os.getuid() != 0 or _has(info, "userns") or not (name in _ROOT or name.isdigit()):
         return [None, 0o622]
     return [owner(user)[0], 0o600]
+
+
+def _has(info: dict[str, Any], option: str) -> bool:
+    """True for an engine with this security option."""
+    return any(str(each).startswith("name=" + option) for each in info.get("SecurityOptions") or ())
 
 
 def _host_config(
@@ -137,7 +140,7 @@ def _host_config(
         "Mounts": [_volume(each, state, allowed) for each in wants.get("volumes") or ()],
         **_limits(limits),
     }
-    if any(str(each).startswith("name=selinux") for each in info.get("SecurityOptions") or ()):
+    if _has(info, "selinux"):
         found["SecurityOpt"] = ["label=disable"]  # the job's folder and terminal have labels of the host's
     if gpus:
         found.update(_gpus(gpus, info))
@@ -198,7 +201,7 @@ def _volume(written: str, state: str, permitted: dict[str, Any]) -> dict[str, An
 def _mounts(folder: JobFolder, commands: bool) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"Type": "bind", "Source": folder.work, "Target": WORKFLOW}]
     for name in ("hosts", "script") if commands else ("hosts",):
-        target = "{}/{}".format(_OURS, name)
+        target = "{}/{}".format(OURS, name)
         found.append({"Type": "bind", "Source": folder.file(name), "Target": target, "ReadOnly": True})
     return found
 

@@ -14,9 +14,6 @@ from pool.runner.engine import Engine, EngineError, EngineGoneError
 from pool.runner.jobs import JobFolder
 from pool.runner.ledger import RefusedError
 
-#: How long a look waits for an engine that does not answer.
-_PATIENCE_S = 5.0
-
 
 class Containers:
     """Those of the runner of one state folder."""
@@ -46,7 +43,7 @@ class Containers:
         """Remove this runner's containers that may go; False when it has to be done again."""
         wanted = json.dumps({"label": ["{}={}".format(container.LABEL_RUNNER, self._state)]})
         try:
-            found = self._engine.ask("GET", "/containers/json", timeout_s=_PATIENCE_S, all="1", filters=wanted)
+            found = self._engine.ask("GET", "/containers/json", timeout_s=container.PATIENCE_S, all="1", filters=wanted)
         except (EngineError, EngineGoneError):
             return False
         jobs = [(each["Labels"].get(container.LABEL_JOB, ""), each["State"]) for each in found]

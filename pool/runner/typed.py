@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -128,13 +127,12 @@ def _change(state: str, verb: str, **asked: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _stopped(state: str) -> Iterator[bool]:
     """True inside while no runner serves the folder, and none can begin to."""
-    with open(os.path.join(state, presence.LOCK), "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    lock = presence.take(os.path.join(state, presence.LOCK))
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _wait(state: str, asked: argparse.Namespace, answer: dict[str, Any]) -> int:
