@@ -4,6 +4,7 @@ One that is shared (`POOL_SERVER`, or a head node's) is never started from here:
 
     Client().get("/hosts")                       JSON
     Client().stream("GET", "/runs/x/follow")     frames: (head, body) pairs
+    Client().open("port", run="x", port=6006)    bytes both ways
 
 Each call is a connection of its own; there is nothing to open or close.
 Light on purpose: importing `http.client` alone costs more than this file may (`pool ps` <= 5 x `python -c pass`).
@@ -24,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
+
+    from pool.runner.streams import OwnStream
 
 #: How long a server that was just started may take until it answers.
 _START_S = 30.0
@@ -79,6 +82,27 @@ class Client:
                 rest = _receive(link)
                 if not rest:
                     raise _cut_off()
+
+    def open(self, verb: str, **head: Any) -> tuple[dict[str, Any], OwnStream]:
+        """Open a stream: the head of the answer, and the stream, to be closed in the end. The PoolError it answers."""
+        from pool.runner.frames import ERROR, OPEN, Frame
+        from pool.runner.streams import OwnStream, StreamError
+
+        link = self._connect()
+        stream = OwnStream(link)
+        try:
+            _send_all(link, _head("GET", "/streams", 0, upgrade=True))
+            _check_status(link, wanted=101)
+            stream.say(Frame(OPEN, 0, {"verb": verb, **head}))
+            answer = stream.next()
+            if answer.kind == ERROR:
+                raise from_json(answer.head)
+        except BaseException as error:
+            link.close()
+            if isinstance(error, StreamError):
+                raise _cut_off() from None
+            raise
+        return answer.head, stream
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         with self._connect() as link:
@@ -218,10 +242,12 @@ def _cut_off() -> ServerError:
     return ServerError("the connection to the server was cut off", hint="pool server status", cut_off=True)
 
 
-def _head(method: str, path: str, length: int) -> bytes:
+def _head(method: str, path: str, length: int, *, upgrade: bool = False) -> bytes:
+    """The head of a request; `upgrade` makes a stream of the connection (server/streams.py says why WebSocket)."""
     agent = os.environ.get("SSH_AUTH_SOCK", "")
-    keys = f"Pool-Agent: {agent}\r\n" if agent.isascii() and agent.isprintable() and agent else ""
-    return f"{method} {path} HTTP/1.0\r\nHost: pool\r\n{keys}Content-Length: {length}\r\n\r\n".encode()
+    more = f"Pool-Agent: {agent}\r\n" if agent.isascii() and agent.isprintable() and agent else ""
+    more += "Connection: Upgrade\r\nUpgrade: websocket\r\n" if upgrade else f"Content-Length: {length}\r\n"
+    return f"{method} {path} HTTP/1.{int(upgrade)}\r\nHost: pool\r\n{more}\r\n".encode()
 
 
 def _answer(link: socket.socket) -> Any:
@@ -232,7 +258,7 @@ def _answer(link: socket.socket) -> Any:
         raise _cut_off() from None
 
 
-def _check_status(link: socket.socket) -> bytes:
+def _check_status(link: socket.socket, wanted: int = 200) -> bytes:
     """Read the answer's head; what was read of its body. Raises the error that the server answered."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -242,7 +268,7 @@ def _check_status(link: socket.socket) -> bytes:
         data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
-    if status == 200:
+    if status == wanted:
         return body
     while chunk := _receive(link):
         body += chunk

@@ -9,6 +9,7 @@
       BlockedError                6   no host fits the request
       RunError                    7   the run ended without an exit code of its own
       LabError                    8   this machine can have no such lab
+      OwnerError                  9   it is somebody else's
       HostError                  10   a host could not be used; `host` and `step` say which and where
         UnreachableError         11   no TCP connection, no SSH banner, no name
         AuthenticationError      12   the host refused the key
@@ -109,6 +110,12 @@ class LabError(PoolError):
     """This machine can have no such lab."""
 
     exit_code = 8
+
+
+class OwnerError(PoolError):
+    """That is somebody else's."""
+
+    exit_code = 9
 
 
 class HostError(PoolError):

@@ -50,7 +50,7 @@ class Bridge:
         self._sending = threading.Lock()
         self.ended = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
-        self.hello = self.ask("hello", protocol=[1, 1], pool=pool, epoch=epoch)
+        self.hello = self.ask("hello", protocol=[2, 2], pool=pool, epoch=epoch)
 
     def request(self, verb: str, body: bytes = b"", **head: Any) -> tuple[dict[str, Any], bytes]:
         """Ask; head and body of the answer. Raises RefusalError, or GoneError when there is none."""

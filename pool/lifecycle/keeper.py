@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pool.host import Host
+    from pool.runner.streams import Stream
     from pool.ssh.link import Link
 
 _log = logging.getLogger(__name__)
@@ -82,10 +83,7 @@ class Keeper:
         self, host_id: str, verb: str, body: bytes = b"", **head: Any
     ) -> Callable[[float], tuple[dict[str, Any], bytes]]:
         """`Link.ask` to that host, likewise."""
-        kept = self._kept.get(host_id)
-        if kept is None:
-            raise UnreachableError("the host has no link", hint="pool ps")
-        waited = kept.wait(_OPENING_S).ask(verb, body, **head)
+        waited = self._link(host_id).ask(verb, body, **head)
 
         def answer(timeout: float) -> tuple[dict[str, Any], bytes]:
             try:
@@ -95,6 +93,16 @@ class Keeper:
                 raise
 
         return answer
+
+    def open(self, host_id: str, verb: str, *, timeout: float = 30.0, **head: Any) -> tuple[dict[str, Any], Stream]:
+        """`Link.open` to that host, likewise."""
+        return self._link(host_id).open(verb, timeout=timeout, **head)
+
+    def _link(self, host_id: str) -> Link:
+        kept = self._kept.get(host_id)
+        if kept is None:
+            raise UnreachableError("the host has no link", hint="pool ps")
+        return kept.wait(_OPENING_S)
 
     def _run(self, kept: _Kept) -> None:
         pause = _RETRY_S[0]

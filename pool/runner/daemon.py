@@ -21,7 +21,9 @@ from pool.runner import durable, frames, notify, presence, processes
 from pool.runner.ask import SOCKET, ask
 from pool.runner.frames import Decoder, Frame, FrameError
 from pool.runner.ledger import RefusedError
-from pool.runner.service import Peer, Service
+from pool.runner.peer import Peer
+from pool.runner.service import Service
+from pool.runner.streams import Stream, StreamError, Streams
 
 #: Users, one name a line, who may speak to a runner that runs as root (the role writes it).
 USERS_FILE = "users"
@@ -139,6 +141,7 @@ class Connection:
         self._gone = False
         self._sending = threading.Lock()
         self._room = threading.Semaphore(_REQUESTS_AT_ONCE)
+        self._streams = Streams(self.send)
         self._events: queue.Queue[Frame | None] = queue.Queue(_EVENTS_WAITING)
 
     def serve(self) -> None:
@@ -179,6 +182,7 @@ class Connection:
     def hang_up(self) -> None:
         """End the connection; `serve` returns."""
         self._gone = True
+        self._streams.lost("the server has hung up")
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(queue.Full):
@@ -198,12 +202,41 @@ class Connection:
         elif frame.kind == frames.REQUEST:
             self._room.acquire()
             threading.Thread(target=self._answer, args=(frame,), daemon=True).start()
+        elif frame.kind == frames.OPEN:
+            self._room.acquire()
+            threading.Thread(target=self._open, args=(frame,), daemon=True).start()
+        else:
+            self._streams.take(frame)
+
+    def _open(self, frame: Frame) -> None:
+        """Open a stream and serve it to its end; an open one takes no room of the requests."""
+        stream = self._streams.add(frame.stream)
+        serve: Callable[[Stream], None] | None = None
+
+        def opened() -> tuple[dict[str, Any], bytes]:
+            nonlocal serve
+            head, serve = self._service.open(self.peer, frame.head)
+            return head, b""
+
+        self._reply(frame, opened)
+        why = ""
+        try:
+            if serve is not None:
+                serve(stream)
+        except StreamError:
+            pass  # the other side knows
+        except Exception as error:
+            why = "the host stumbled: {!r}".format(error)
+        stream.close(why)
 
     def _answer(self, frame: Frame) -> None:
+        self._reply(frame, lambda: self._service.handle(self.peer, frame.head, frame.body))
+        if frame.head.get("verb") == "hello" and self.peer.pool:
+            self._on_hello(self.peer)
+
+    def _reply(self, frame: Frame, act: Callable[[], tuple[dict[str, Any], bytes]]) -> None:
         try:
-            head, body = self._service.handle(self.peer, frame.head, frame.body)
-            if frame.head["verb"] == "hello":
-                self._on_hello(self.peer)
+            head, body = act()
             self.send(Frame(frames.REPLY, frame.stream, head, body))
         except RefusedError as refusal:
             self._refuse(frame, refusal.cause, str(refusal), refusal.details)

@@ -3,8 +3,8 @@
     u32 length of what follows | u8 kind | u32 stream | u32 length of head | head (JSON) | body | u32 crc32
 
 Integers are big-endian; the crc covers everything between the length and itself. A frame is at most MAX_FRAME bytes.
-A stream number ties a REPLY or ERROR to its REQUEST; EVENT, PING and PONG use 0. End of stream inside or between
-frames is a disconnect, never a success.
+A stream number ties a REPLY or ERROR to its REQUEST or OPEN, and what belongs to an open stream to it (streams.py);
+EVENT, PING and PONG use 0. End of stream inside or between frames is a disconnect, never a success.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the CLI imports this too
     from typing import Any
 
 REQUEST, REPLY, ERROR, EVENT, PING, PONG = 1, 2, 3, 4, 5, 6
+OPEN, DATA, CREDIT, RESET = 7, 8, 9, 10
 
 #: Most bytes of one body; bulk data is moved in pieces of this size.
 MAX_BODY = 1 << 20

@@ -1,6 +1,7 @@
-"""What a server may ask of this host: one method a verb, each safe to repeat.
+"""What a server may ask of this host: one method a verb, each safe to repeat; here, those about the host and its jobs.
 
-`handle` finds the verb; every answer is `(head, body)`. RefusedError becomes an ERROR frame with a fixed `cause`.
+`handle` finds the verb, and every answer is `(head, body)`; `open` finds the one that opens a stream. RefusedError
+becomes an ERROR frame with a fixed `cause`.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Dict, Iterator, Tuple
 
 from pool.runner import durable, launch, probe, processes
 from pool.runner.archive import Archives
+from pool.runner.code_verbs import CodeVerbs
 from pool.runner.containers import Containers
 from pool.runner.drain import Drain
 from pool.runner.forker import Forked
 from pool.runner.frames import MAX_BODY
 from pool.runner.image import Images
+from pool.runner.image_verbs import ImageVerbs
 from pool.runner.jobs import EXITED, PREPARED, RUNNING, JobFolder, all_jobs
 from pool.runner.ledger import HELD, Ledger, RefusedError
+from pool.runner.peer import Owners, Peer
+from pool.runner.port_verbs import PortVerbs
 from pool.runner.prepare import Preparer
+from pool.runner.streams import Stream
 from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN, VERSION
 from pool.runner.watch import FolderWatch
 
@@ -33,14 +39,8 @@ _START_S = 20.0
 _OF_THE_HOST = ("drain", "undrain", "standing")
 
 
-class Peer:
-    """Who speaks on one connection: the uid the kernel names, and the pool it said hello for."""
-
-    def __init__(self, uid: int) -> None:
-        self.uid = uid
-        self.pool = ""
-        self.epoch = 0
-        self.ssh_ip: str | None = None
+#: The head of the answer to OPEN, and what serves the stream in a thread of its own.
+Opened = Tuple[Dict[str, Any], Callable[[Stream], None]]
 
 
 class Service:
@@ -70,6 +70,15 @@ class Service:
             [folder.spec for folder in unfinished],
             lambda held: announce(None, {"event": "ledger", "held": held}),
         )
+        self._owners = Owners(state, self._ledger)
+        rooms = (
+            self,
+            CodeVerbs(self._archives),
+            ImageVerbs(self._images, self._ledger, self._owners),
+            PortVerbs(self._owners),
+        )
+        self._verbs = {name: method for room in rooms for name, method in _named("verb_", room)}
+        self._openers = {name: method for room in rooms for name, method in _named("open_", room)}
         self._watch = FolderWatch(self._folder_changed)
         for folder in unfinished:
             self._watch.add(folder.job, folder.path)
@@ -83,16 +92,24 @@ class Service:
 
     def handle(self, peer: Peer, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         """Do what `head["verb"]` says. Most need the pool; a server that has been replaced is refused."""
+        method = self._found(self._verbs, peer, head)
+        answer = method(peer, head, body)
+        return answer if isinstance(answer, tuple) else (answer, b"")
+
+    def open(self, peer: Peer, head: dict[str, Any]) -> Opened:
+        """Begin the stream that `head["verb"]` says: what to answer, and what then serves it, to its end."""
+        opened: Opened = self._found(self._openers, peer, head)(peer, head)
+        return opened
+
+    def _found(self, verbs: dict[str, Any], peer: Peer, head: dict[str, Any]) -> Any:
         verb = head.get("verb")
-        method = getattr(self, "verb_" + verb, None) if isinstance(verb, str) else None
-        if method is None:
+        if not isinstance(verb, str) or verb not in verbs:
             raise RefusedError("bad_request", "unknown verb {!r}".format(verb))
         if peer.pool and verb != "hello":
             self._ledger.check_epoch(peer.pool, peer.epoch)
         elif verb not in ("hello", *_OF_THE_HOST):
             raise RefusedError("bad_request", "say hello first")
-        answer = method(peer, head, body)
-        return answer if isinstance(answer, tuple) else (answer, b"")
+        return verbs[verb]
 
     # -- the host -----------------------------------------------------------------------------------------------
 
@@ -149,39 +166,16 @@ class Service:
 
     def verb_release(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Undo reserve and prepare of a job that has not started."""
-        folder = self._own(peer, head, must_exist=False)
+        folder = self._owners.own(peer, head["job"], must_exist=False)
         with self._lock_of(folder):
             if folder.started is not None:
                 raise RefusedError("started", "job {} has started; stop it instead".format(folder.job))
             self._free(folder, forget=True)
         return {}
 
-    def verb_code_write(self, _: Peer, head: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Keep one piece of an archive."""
-        self._archives.write(head["sha256"], int(head["offset"]), body)
-        return {}
-
-    def verb_code_finish(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
-        """The archive is complete: check and keep it."""
-        if not self._archives.has(head["sha256"]):
-            self._archives.finish(head["sha256"])
-        return {}
-
-    def verb_image(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Have a container image here for a job; `{"image": None}` when that takes longer than `wait_s`: ask again."""
-        return self._have(head, self._own(peer, head, must_exist=False).job)
-
-    def verb_pull(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
-        """The same for no job, in advance."""
-        return self._have(head)
-
-    def verb_images(self, _: Peer, __: dict[str, Any], ___: bytes) -> dict[str, Any]:
-        """The images that are here, and the jobs that use them."""
-        return {"images": self._images.listed(self._ledger.snapshot())}
-
     def verb_prepare(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Make the job's folder: code unpacked, script and environment written. Nothing of the job runs yet."""
-        folder = self._own(peer, head, must_exist=False)
+        folder = self._owners.own(peer, head["job"], must_exist=False)
         with self._lock_of(folder):  # the server that asked before may be gone and its request still under way
             if folder.started is None:
                 gpus = self._ledger.hold(folder.job, peer.pool)
@@ -193,7 +187,7 @@ class Service:
 
     def verb_start(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Start a prepared job; a job that has started before is left as it is."""
-        folder = self._own(peer, head)
+        folder = self._owners.own(peer, head["job"])
         with self._lock_of(folder):  # held until it has started: asked twice at once, there is one supervisor
             if folder.started is None:
                 self._ledger.hold(folder.job, peer.pool)
@@ -203,7 +197,7 @@ class Service:
 
     def verb_stop(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Ask the job to end: SIGINT, after `grace_s` SIGKILL; `abort` kills at once."""
-        folder = self._own(peer, head)
+        folder = self._owners.own(peer, head["job"])
         if folder.exit is not None:
             return folder.status()
         asked = {"grace_s": float(head.get("grace_s", 30)), "abort": bool(head.get("abort"))}
@@ -219,7 +213,7 @@ class Service:
 
     def verb_read_log(self, peer: Peer, head: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         """Up to `max` log bytes from `offset`; waits up to `wait_s` for the first. Past the end answers the size."""
-        folder = self._own(peer, head)
+        folder = self._owners.own(peer, head["job"])
         offset, limit = int(head["offset"]), min(int(head.get("max", MAX_BODY)), MAX_BODY)
         if offset < 0 or limit < 0:
             raise RefusedError("bad_request", "not a place in a log: {} + {}".format(offset, limit))
@@ -237,7 +231,7 @@ class Service:
 
     def verb_forget(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Delete a finished job's folder."""
-        folder = self._own(peer, head, must_exist=False)
+        folder = self._owners.own(peer, head["job"], must_exist=False)
         with self._lock_of(folder):
             if folder.exists and folder.exit is None:
                 raise RefusedError("running", "job {} has not ended".format(folder.job))
@@ -245,20 +239,6 @@ class Service:
         return {}
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _have(self, head: dict[str, Any], job: str = "") -> dict[str, Any]:
-        wait_s = min(float(head.get("wait_s", 0)), 30.0)
-        return self._images.ready(str(head["name"]), head.get("login"), wait_s, head.get("pinned"), job)
-
-    def _own(self, peer: Peer, head: dict[str, Any], must_exist: bool = True) -> JobFolder:
-        """The job's folder, of the asking pool; another pool's job is refused."""
-        folder = JobFolder(self._state, head["job"])
-        owner = folder.pool
-        if owner not in (None, peer.pool) or self._ledger.pool_of(folder.job) not in (None, peer.pool):
-            raise RefusedError("not_yours", "job {} belongs to another pool".format(folder.job))
-        if must_exist and owner is None:
-            raise RefusedError("no_such_job", "job {} is not on this host".format(folder.job))
-        return folder
 
     def _lock_of(self, folder: JobFolder) -> threading.Lock:
         """One request at a time may make, start or delete a job's folder."""
@@ -383,6 +363,13 @@ class Service:
                 self._free(folder, forget=True)
         finally:
             lock.release()
+
+
+def _named(prefix: str, room: Any) -> Iterator[tuple[str, Any]]:
+    """The methods whose names begin with `prefix`, by the rest of their names."""
+    for name in dir(room):
+        if name.startswith(prefix):
+            yield name[len(prefix) :], getattr(room, name)
 
 
 def _read(path: str, offset: int, limit: int) -> bytes:

@@ -6,5 +6,5 @@ from __future__ import annotations
 VERSION = "0.1.0"
 
 #: Range of wire protocols understood; the link and the runner settle on the highest both know.
-PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MIN = 2
+PROTOCOL_MAX = 2

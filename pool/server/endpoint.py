@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from pool.errors import InputError, PoolError
 from pool.runner import frames
 from pool.runner.frames import Frame
+from pool.server.peer import login_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class Asked:
         self.path = request.path_params
         self.query = request.query_params
         self.body = body
-        self.user = _user(request)
+        self.user = login_name(_uid(request))
 
 
 def answers_json(act: Callable[[Asked], Any]) -> Callable[[Request], Any]:
@@ -97,15 +97,6 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError("the request is not a JSON object")
     return value
-
-
-def _user(request: Request) -> str:
-    """The caller's login name."""
-    uid = _uid(request)
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _uid(request: Request) -> int:

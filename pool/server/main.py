@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pool import config
 from pool.errors import FencedError, NotFoundError
 from pool.lifecycle.assemble import assemble
+from pool.server.peer import peer_uid
 from pool.server.routes import routes
+from pool.server.streams import openers, streams_protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,8 +51,7 @@ class _PeerProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         peer: socket.socket = transport.get_extra_info("socket")
-        uid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-        self.client = (f"uid:{uid}", 0)
+        self.client = (f"uid:{peer_uid(peer)}", 0)
 
 
 def main() -> int:
@@ -94,7 +94,12 @@ def _serve(folder: str) -> int:
     app = Starlette(routes=routes(ctx, end), lifespan=life, exception_handlers={404: _not_found})
     app.router.redirect_slashes = False
     settings = uvicorn.Config(
-        app, http=_PeerProtocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
+        app,
+        http=_PeerProtocol,
+        ws=streams_protocol(openers(ctx)),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_S,
     )
     server = uvicorn.Server(settings)
     path = config.socket_path()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pool.errors import DiskFullError, FencedError, RunnerError, UnreachableError
 from pool.runner import frames
 from pool.runner.frames import Decoder, Frame, FrameError
+from pool.runner.streams import Stream, Streams
 from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN
 from pool.ssh.connection import connect, start
 
@@ -59,6 +60,7 @@ class Link:
         self._sending, self._losing = threading.Lock(), threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Frame | None]] = {}
         self._numbers = iter(range(1, 1 << 31))
+        self._streams = Streams(self._send_if_up)
         self._down = threading.Event()
         self._heard = self._sent = time.monotonic()
         threading.Thread(target=self._read, name=f"link {target.name}", daemon=True).start()
@@ -87,16 +89,30 @@ class Link:
     def ask(self, verb: str, body: bytes = b"", **head: Any) -> Callable[[float], tuple[dict[str, Any], bytes]]:
         """Ask without waiting; what is returned waits so many seconds for the answer, and is to be called once."""
         number = next(self._numbers)
-        answers: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
-        self._waiting[number] = answers
+        self._say(Frame(frames.REQUEST, number, {"verb": verb, **head}, body))
+        return lambda timeout: self._answer(number, verb, timeout)
+
+    def open(self, verb: str, *, timeout: float = 30.0, **head: Any) -> tuple[dict[str, Any], Stream]:
+        """Open a stream: the head of the answer, and the stream, to be closed in the end. Errors as of `request`."""
+        number = next(self._numbers)
+        stream = self._streams.add(number)
+        try:
+            self._say(Frame(frames.OPEN, number, {"verb": verb, **head}))
+            return self._answer(number, verb, timeout)[0], stream
+        except BaseException:
+            stream.close("nobody waits for it any more")
+            raise
+
+    def _say(self, frame: Frame) -> None:
+        """Send what an answer will come to."""
+        self._waiting[frame.stream] = queue.SimpleQueue()
         try:
             if self._down.is_set():
                 raise self._lost()
-            self._send(Frame(frames.REQUEST, number, {"verb": verb, **head}, body))
+            self._send(frame)
         except BaseException:
-            del self._waiting[number]
+            del self._waiting[frame.stream]
             raise
-        return lambda timeout: self._answer(number, verb, timeout)
 
     def _answer(self, number: int, verb: str, timeout: float) -> tuple[dict[str, Any], bytes]:
         try:
@@ -130,6 +146,10 @@ class Link:
                 self._lose()
                 raise self._lost() from None
             self._sent = time.monotonic()
+
+    def _send_if_up(self, frame: Frame) -> None:
+        with contextlib.suppress(UnreachableError):
+            self._send(frame)
 
     def _read(self) -> None:
         """Only reads: were it to send as well, a host that is sending too would wait for us and we for it."""
@@ -167,6 +187,8 @@ class Link:
             waiting = self._waiting.get(frame.stream)
             if waiting is not None:
                 waiting.put(frame)
+        else:
+            self._streams.take(frame)
 
     def _lose(self) -> None:
         """Mark the link lost, once: wake every waiting request and tell the keeper."""
@@ -176,6 +198,7 @@ class Link:
             self._down.set()
         for waiting in list(self._waiting.values()):
             waiting.put(None)
+        self._streams.lost(f"the link to {self.target.name} is down")
         self._on_down()
 
     def _lost(self) -> UnreachableError:

@@ -544,7 +544,7 @@ def test_a_bridge_that_nobody_reads_does_not_stop_reading(host: RunnerHost, brid
     deaf = subprocess.Popen(argv, env=host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert deaf.stdin is not None
     assert deaf.stdout is not None
-    requests = [{"verb": "hello", "protocol": [1, 1], "pool": POOL, "epoch": 1}]
+    requests = [{"verb": "hello", "protocol": [2, 2], "pool": POOL, "epoch": 1}]
     requests += [{"verb": "read_log", "job": "j", "offset": 0}] * 3
     requests += [{"verb": "reserve", "job": "late", "gpus": bridge.gpus()[:1], "ttl_s": 60}]
     for number, head in enumerate(requests, 1):

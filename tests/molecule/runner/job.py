@@ -17,7 +17,7 @@ def main(argv):
     """One of the two."""
     sys.path.insert(0, argv[1])
     bridge = Bridge(argv[2])
-    bridge.ask("hello", protocol=[1, 1], pool="b" * 32, epoch=1)
+    bridge.ask("hello", protocol=[2, 2], pool="b" * 32, epoch=1)
     if argv[3] == "start":
         bridge.ask("reserve", job=argv[4], gpus=[], ttl_s=60)
         bridge.ask("prepare", job=argv[4], task={"script": argv[5]})

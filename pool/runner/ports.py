@@ -1,0 +1,195 @@
+"""The TCP ports that a job listens on: found in the kernel's own lists, and reached within the job's network.
+
+A port is a job's when a process of the job holds the socket that listens there, or when the network is the job's own,
+as a container's. So nobody comes to another job's port, nor to a service of the host, by its number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import threading
+import time
+from typing import Any, NamedTuple
+
+from pool.runner import processes
+from pool.runner.jobs import JobFolder
+
+_CLONE_NEWNET = 0x40000000
+_LISTENS = "0A"
+_CONNECT_S = 10.0
+#: Who listens is looked up again after this long: it takes a look at every process of the host.
+_KNOWN_S = 5.0
+_LOOK_EVERY_S = 0.2
+
+
+class _Socket(NamedTuple):
+    """One that listens."""
+
+    address: str
+    inode: str
+
+
+class _Place(NamedTuple):
+    """Where a job's port is: in the network of this process, at one of these addresses."""
+
+    process: dict[str, Any]  # of `processes.identity`
+    addresses: list[str]
+    found_at: float
+
+
+class Ports:
+    """The ports of all jobs on this host."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], _Place] = {}
+
+    def wait(self, folder: JobFolder, port: int, wait_s: float) -> bool:
+        """True once the job listens on `port`, False when it does not within `wait_s` or has ended."""
+        deadline = time.monotonic() + wait_s
+        while self._place(folder, port) is None:
+            if time.monotonic() >= deadline or folder.exit is not None:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        return True
+
+    def connect(self, folder: JobFolder, port: int) -> socket.socket | None:
+        """A connection to the job's port; None when the job does not listen there. OSError when it is refused."""
+        place = self._place(folder, port)
+        if place is None:
+            return None
+        try:
+            return _connected(int(place.process["pid"]), place.addresses, port)
+        except OSError:
+            del self._known[folder.job, port]  # what was known may be old
+            place = self._place(folder, port)
+            return None if place is None else _connected(int(place.process["pid"]), place.addresses, port)
+
+    def is_taken(self, port: int) -> bool:
+        """True when something of this host's own network listens on `port`, whoever it is."""
+        return bool(_listening(os.getpid(), port))
+
+    def _place(self, folder: JobFolder, port: int) -> _Place | None:
+        known = self._known.get((folder.job, port))
+        if known and time.monotonic() - known.found_at < _KNOWN_S and processes.alive(known.process):
+            return known
+        self._known.pop((folder.job, port), None)
+        found = _find(folder, port)
+        if found:
+            self._known[folder.job, port] = found
+        return found
+
+
+def _find(folder: JobFolder, port: int) -> _Place | None:
+    started = folder.started
+    if started is None or folder.exit is not None:
+        return None
+    pids = processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
+    ours = _network(os.getpid())
+    networks = {_network(pid): pid for pid in pids}
+    for network, pid in networks.items():
+        sockets = _listening(pid, port)
+        if network == ours:
+            held = {inode for each in pids if _network(each) == ours for inode in _held(each)} if sockets else set()
+            sockets = [each for each in sockets if each.inode in held]
+        if sockets:
+            addresses = [address for each in sockets for address in _reached_at(each.address)]
+            return _Place(processes.identity(pid), addresses, time.monotonic())
+    return None
+
+
+def _network(pid: int) -> str:
+    try:
+        return os.readlink("/proc/{}/ns/net".format(pid))
+    except OSError:
+        return ""
+
+
+def _listening(pid: int, port: int) -> list[_Socket]:
+    """The sockets that listen on `port` in the network of `pid`."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        try:
+            with open("/proc/{}/net/{}".format(pid, name)) as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+        except OSError:
+            continue
+        for row in rows:
+            address, _, number = row[1].rpartition(":")
+            if row[3] == _LISTENS and int(number, 16) == port:
+                found.append(_Socket(_readable(address), row[9]))
+    return found
+
+
+def _readable(hexadecimal: str) -> str:
+    """The kernel writes an address as words of 32 bits, each as this machine has it in memory."""
+    words = [int(hexadecimal[at : at + 8], 16) for at in range(0, len(hexadecimal), 8)]
+    raw = struct.pack("={}I".format(len(words)), *words)
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, raw)
+
+
+def _reached_at(address: str) -> list[str]:
+    """Where to connect to what listens on `address`; what takes every IPv6 one mostly takes IPv4 as well."""
+    if address == "::":
+        return ["127.0.0.1", "::1"]
+    if address.startswith("::ffff:"):
+        address = address[len("::ffff:") :]
+    return ["127.0.0.1"] if address == "0.0.0.0" else [address]
+
+
+def _held(pid: int) -> list[str]:
+    """The inodes of the sockets that a process holds."""
+    folder, found = "/proc/{}/fd".format(pid), []
+    try:
+        for name in os.listdir(folder):
+            target = os.readlink(os.path.join(folder, name))
+            if target.startswith("socket:["):
+                found.append(target[len("socket:[") : -1])
+    except OSError:
+        pass
+    return found
+
+
+def _connected(pid: int, addresses: list[str], port: int) -> socket.socket:
+    """A connection from within the network of `pid`; a socket stays in the network that it was made in."""
+    if _network(pid) == _network(os.getpid()):
+        return _connect(addresses, port)
+    made: list[socket.socket] = []
+    failed: list[OSError] = []
+
+    def enter() -> None:
+        try:
+            network = os.open("/proc/{}/ns/net".format(pid), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                libc = ctypes.CDLL(None, use_errno=True)
+                if libc.setns(network, _CLONE_NEWNET) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+            finally:
+                os.close(network)
+            made.append(_connect(addresses, port))
+        except OSError as error:
+            failed.append(error)
+
+    visitor = threading.Thread(target=enter)  # a thread of its own, which ends there: only it changes its network
+    visitor.start()
+    visitor.join()
+    if failed:
+        raise failed[0]
+    return made[0]
+
+
+def _connect(addresses: list[str], port: int) -> socket.socket:
+    refused: OSError = ConnectionRefusedError("nothing listens there")
+    for address in addresses:
+        try:
+            link = socket.create_connection((address, port), timeout=_CONNECT_S)
+        except OSError as error:
+            refused = error
+            continue
+        link.settimeout(None)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return link
+    raise refused

@@ -1,0 +1,102 @@
+"""Streams between a command and a host: `pool ssh`, forwarded ports. The rest of the server speaks HTTP.
+
+A connection that asks to be upgraded becomes a stream of its own (runner/streams.py): the command sends OPEN with
+`{"verb": …}`, and the answer is REPLY, or ERROR with a PoolError as JSON. The name in the request is that of WebSocket,
+because uvicorn hands over connections that ask for that; nothing else of it is meant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+from pool.errors import InputError, PoolError
+from pool.lifecycle.streams import open_stream
+from pool.runner import frames
+from pool.runner.carry import join
+from pool.runner.frames import Frame
+from pool.runner.streams import OwnStream, StreamError
+from pool.server.peer import login_name, peer_uid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pool.lifecycle.context import Context
+    from pool.runner.streams import Stream
+
+    #: `open(user, head)`: the head of the answer, and the stream to the host. PoolError.
+    Opener = Callable[[str, dict[str, Any]], tuple[dict[str, Any], Stream]]
+
+_log = logging.getLogger(__name__)
+
+_UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def openers(ctx: Context) -> dict[str, Opener]:
+    """Every stream that a command may open."""
+
+    def port(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Stream]:
+        return open_stream(ctx, user, head, "port", port=int(head["port"]))
+
+    return {"port": port}
+
+
+def streams_protocol(openers: dict[str, Opener]) -> type[asyncio.Protocol]:
+    """What takes over a connection that was upgraded, with the verbs that it may ask for."""
+
+    class StreamsProtocol(asyncio.Protocol):
+        def __init__(self, **_: Any) -> None:
+            self._taken: socket.socket | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._transport = cast(asyncio.Transport, transport)
+
+        def data_received(self, _: bytes) -> None:
+            """The request again; all that it says is that it is one."""
+            mine = self._transport.get_extra_info("socket")
+            self._taken = socket.socket(fileno=os.dup(mine.fileno()))
+            self._transport.abort()  # the loop lets go of it; the connection is ours, through the copy
+
+        def connection_lost(self, _: Exception | None) -> None:
+            if self._taken is not None:
+                threading.Thread(target=_serve, args=(self._taken, openers), name="stream", daemon=True).start()
+
+    return StreamsProtocol
+
+
+def _serve(link: socket.socket, openers: dict[str, Opener]) -> None:
+    """One stream, from its opening to its end."""
+    link.setblocking(True)
+    own = OwnStream(link)
+    try:
+        link.sendall(_UPGRADED)
+        asked = own.next()
+        try:
+            head, stream = _open(link, openers, asked)
+        except Exception as error:
+            own.say(Frame(frames.ERROR, 0, _as_pool_error(error).to_json()))
+            return
+        own.say(Frame(frames.REPLY, 0, head))
+        join(own, stream)
+    except (StreamError, OSError):
+        pass  # the command has gone
+    finally:
+        own.close()
+
+
+def _open(link: socket.socket, openers: dict[str, Opener], asked: Frame) -> tuple[dict[str, Any], Stream]:
+    opener = openers.get(str(asked.head.get("verb")))
+    if asked.kind != frames.OPEN or opener is None:
+        raise InputError(f"there is no stream {asked.head.get('verb')!r}", hint="is the server of the same version?")
+    return opener(login_name(peer_uid(link)), asked.head)
+
+
+def _as_pool_error(error: Exception) -> PoolError:
+    if isinstance(error, PoolError):
+        return error
+    _log.error("opening a stream", exc_info=error)
+    return PoolError(f"the server stumbled: {error!r}", hint="see server.log in the state folder")
