@@ -33,6 +33,8 @@ COMMANDS = {
     "logs": "show what a run wrote",
     "attach": "show a run's output again, to its end",
     "stop": "end a run",
+    "ssh-config": "have your own ssh find the live runs by name",
+    "proxy": "carry a connection of ssh to a running job",
     "offer": "show which hosts could take a request",
     "validate": "check task files",
     "schema": "print the JSON Schema of task files",

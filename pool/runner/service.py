@@ -211,6 +211,12 @@ class Service:
         mine = [folder.status() for folder in all_jobs(self._state) if folder.pool == peer.pool]
         return {"boot": self._boot, "jobs": mine, "ledger": self._ledger.snapshot()}
 
+    def verb_where(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """The folder that the job's commands start in, as the job sees it; None where only its image knows."""
+        spec = self._owners.own(peer, head["job"]).spec
+        inside = spec["container"]["config"].get("WorkingDir") if "container" in spec else spec["cwd"]
+        return {"folder": inside}
+
     def verb_read_log(self, peer: Peer, head: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         """Up to `max` log bytes from `offset`; waits up to `wait_s` for the first. Past the end answers the size."""
         folder = self._owners.own(peer, head["job"])

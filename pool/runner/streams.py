@@ -147,7 +147,7 @@ class OwnStream:
     """A stream that has a socket to itself. As Stream, word for word; two threads may use it, one for each way."""
 
     def __init__(self, link: socket.socket) -> None:
-        self._socket = link
+        self.socket = link
         self._decoder = Decoder()
         self._arrived: deque[Frame] = deque()
         self._sending = threading.Lock()
@@ -157,7 +157,7 @@ class OwnStream:
         """The next frame of whatever kind; StreamError where none comes."""
         while not self._arrived:
             try:
-                chunk = self._socket.recv(_CHUNK)
+                chunk = self.socket.recv(_CHUNK)
                 self._arrived.extend(self._decoder.feed(chunk))
             except (OSError, FrameError) as error:
                 raise StreamError("cut off: {}".format(error)) from error
@@ -190,7 +190,7 @@ class OwnStream:
         data = frames.encode(frame)
         with self._sending:
             try:
-                self._socket.sendall(data)
+                self.socket.sendall(data)
             except OSError as error:
                 raise StreamError("cut off: {}".format(error)) from error
 
@@ -204,5 +204,5 @@ class OwnStream:
         with contextlib.suppress(StreamError):
             self.say(Frame(frames.RESET, 0, {"message": message}))
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits in `read`
-        self._socket.close()
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes who waits in `read`
+        self.socket.close()

@@ -12,10 +12,12 @@ from starlette.routing import Route
 from pool.errors import InputError, PoolError
 from pool.lifecycle import code, stop, submit
 from pool.lifecycle.follow import Notice, Output, follow, states
+from pool.lifecycle.streams import own_run, running_job
 from pool.runner import frames
 from pool.runner.frames import Frame
 from pool.server.endpoint import Asked, answers_json, answers_stream, event
 from pool.server.views import plan_json, run_json
+from pool.ssh.identity import public_host_key
 from pool.task.check import check_file
 from pool.task.options import parse_options
 
@@ -51,6 +53,15 @@ def run_routes(ctx: Context) -> list[Route]:
     def stopped(asked: Asked) -> dict[str, Any]:
         return run_json(stop.ask(ctx, asked.path["name"], abort=bool(asked.body.get("abort"))))
 
+    def ssh(asked: Asked) -> dict[str, Any]:
+        mine = [run for run in ctx.store.runs.live() if run.user == asked.user]
+        runs = [{"id": run.id, "name": run.name, "user": run.user, "nodes": run.spec.nodes} for run in mine]
+        return {"host_key": public_host_key(ctx.folder), "runs": runs}
+
+    def where(asked: Asked) -> dict[str, Any]:
+        job = running_job(own_run(ctx, asked.user, asked.path["name"]), int(asked.query.get("rank") or 0))
+        return ctx.keeper.request(str(job.host_id), "where", job=job.id)[0]
+
     return [
         Route("/validate", answers_json(_validated), methods=["POST"]),
         Route("/needed", answers_json(lambda asked: submit.needed(_run_asked(asked))), methods=["POST"]),
@@ -60,6 +71,8 @@ def run_routes(ctx: Context) -> list[Route]:
         Route("/runs/{name}", answers_json(lambda asked: run_json(ctx.store.runs.named(asked.path["name"])))),
         Route("/runs/{name}/stop", answers_json(stopped), methods=["POST"]),
         Route("/runs/{name}/follow", answers_stream(lambda asked: _follow(ctx, asked))),
+        Route("/runs/{name}/where", answers_json(where)),
+        Route("/ssh", answers_json(ssh)),
         Route("/runs/{name}/states", answers_stream(lambda asked: _states(ctx, asked))),
         Route("/code/{sha256}", answers_json(lambda asked: {"has": code.has(ctx.folder, asked.path["sha256"])})),
         Route("/code/{sha256}", _takes_code(ctx), methods=["PUT"]),

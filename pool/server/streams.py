@@ -14,13 +14,17 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
+import paramiko
+
 from pool.errors import InputError, PoolError
-from pool.lifecycle.streams import open_stream
+from pool.lifecycle.streams import open_stream, own_run, running_job
 from pool.runner import frames
 from pool.runner.carry import join
 from pool.runner.frames import Frame
 from pool.runner.streams import OwnStream, StreamError
 from pool.server.peer import login_name, peer_uid
+from pool.ssh import inbound
+from pool.ssh.identity import host_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
     from pool.lifecycle.context import Context
     from pool.runner.streams import Stream
 
-    #: `open(user, head)`: the head of the answer, and the stream to the host. PoolError.
-    Opener = Callable[[str, dict[str, Any]], tuple[dict[str, Any], Stream]]
+    #: What serves a command's stream, to its end.
+    Serve = Callable[[OwnStream], None]
+    #: `open(user, head)`: the head of the answer, and what serves the stream then. PoolError.
+    Opener = Callable[[str, dict[str, Any]], tuple[dict[str, Any], Serve]]
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +45,25 @@ _UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade
 def openers(ctx: Context) -> dict[str, Opener]:
     """Every stream that a command may open."""
 
-    def port(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Stream]:
-        return open_stream(ctx, user, head, "port", port=int(head["port"]))
+    def port(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        return _joined(open_stream(ctx, user, head, "port", port=int(head["port"])))
 
-    return {"port": port}
+    def ssh(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        run = own_run(ctx, user, str(head["run"]))
+        running_job(run, int(head.get("rank") or 0))
+        return {}, lambda own: inbound.serve(
+            own.socket,
+            paramiko.Ed25519Key.from_private_key_file(host_key(ctx.folder)),
+            lambda argv, tty: open_stream(ctx, user, head, "shell", argv=argv, tty=tty)[1],
+            lambda number: open_stream(ctx, user, head, "port", port=number)[1],
+        )
+
+    return {"port": port, "ssh": ssh}
+
+
+def _joined(opened: tuple[dict[str, Any], Stream]) -> tuple[dict[str, Any], Serve]:
+    head, stream = opened
+    return head, lambda own: join(own, stream)
 
 
 def streams_protocol(openers: dict[str, Opener]) -> type[asyncio.Protocol]:
@@ -76,19 +97,19 @@ def _serve(link: socket.socket, openers: dict[str, Opener]) -> None:
         link.sendall(_UPGRADED)
         asked = own.next()
         try:
-            head, stream = _open(link, openers, asked)
+            head, serve = _open(link, openers, asked)
         except Exception as error:
             own.say(Frame(frames.ERROR, 0, _as_pool_error(error).to_json()))
             return
         own.say(Frame(frames.REPLY, 0, head))
-        join(own, stream)
+        serve(own)
     except (StreamError, OSError):
         pass  # the command has gone
     finally:
         own.close()
 
 
-def _open(link: socket.socket, openers: dict[str, Opener], asked: Frame) -> tuple[dict[str, Any], Stream]:
+def _open(link: socket.socket, openers: dict[str, Opener], asked: Frame) -> tuple[dict[str, Any], Serve]:
     opener = openers.get(str(asked.head.get("verb")))
     if asked.kind != frames.OPEN or opener is None:
         raise InputError(f"there is no stream {asked.head.get('verb')!r}", hint="is the server of the same version?")

@@ -169,7 +169,7 @@ def test_one_with_a_socket_of_its_own() -> None:
     with pytest.raises(StreamError, match="enough"):
         one.read()
     one, other = own()
-    one._socket.close()
+    one.socket.close()
     with pytest.raises(StreamError, match="cut off"):
         other.read()
 

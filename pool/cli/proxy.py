@@ -1,0 +1,74 @@
+"""`pool proxy`: the ProxyCommand by which a person's own ssh comes into a running job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+_EXAMPLES = """\
+examples:
+  pool proxy dev-1             a ProxyCommand, as `pool ssh-config` writes it down for you
+  pool ssh-config --install    once; then: ssh dev-1, scp, sftp, rsync, VS Code
+"""
+_CHUNK = 1 << 17
+_AGAIN_S = 0.5
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "proxy",
+        description="Carry a connection of ssh to a running job, over stdin and stdout. Waits for a run that starts.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("name", metavar="RUN", help="name or id of the run")
+    parser.add_argument("--rank", type=int, default=0, metavar="K", help="this rank (default: 0)")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    _carry(_connected(args.name, args.rank))
+    return 0
+
+
+def _connected(name: str, rank: int) -> socket.socket:
+    """A connection to the SSH server that leads into the job, once it runs."""
+    import time
+
+    from pool.cli import render
+    from pool.client import Client
+    from pool.errors import ConflictError
+
+    told = None
+    while True:
+        try:
+            return Client().open("ssh", run=name, rank=rank)[1].socket
+        except ConflictError as error:
+            if error.details.get("cause") != "waits":
+                raise
+            if error.message != told:
+                told = error.message
+                render.note(f"pool: waiting: {told}")
+        time.sleep(_AGAIN_S)
+
+
+def _carry(link: socket.socket) -> None:
+    """Between stdin, stdout and `link`, until the other side ends."""
+    import socket
+    import threading
+
+    def inward() -> None:
+        while chunk := os.read(0, _CHUNK):
+            link.sendall(chunk)
+        link.shutdown(socket.SHUT_WR)
+
+    threading.Thread(target=inward, daemon=True).start()
+    while chunk := link.recv(_CHUNK):
+        left = memoryview(chunk)
+        while left:
+            left = left[os.write(1, left) :]

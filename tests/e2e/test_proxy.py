@@ -1,0 +1,112 @@
+"""A person's own OpenSSH comes into a running job: `ssh RUN`, forwards, sftp, with the key that is pinned."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli
+from tests.e2e.test_run import Write, until, write  # noqa: F401 - a fixture
+from tests.e2e.test_streams import ECHO, started
+
+
+@pytest.fixture
+def person(ready: Cli, tmp_path: Path) -> Cli:
+    """The same pool, for somebody with a home of their own, whose ssh has the entry."""
+    cli = Cli(ready.env | {"HOME": str(tmp_path / "home")})
+    (tmp_path / "home").mkdir()
+    return cli
+
+
+@pytest.fixture
+def job(ready: Cli, write: Write) -> Iterator[int]:  # noqa: F811
+    """The run `inside`, which echoes on a port; the port."""
+    folder = write("python3 echo.py", env=["WORD=of the task"], resources={"gpu": 1})
+    Path(folder, "echo.py").write_text(ECHO, encoding="ascii")
+    yield started(ready, folder, "inside")
+    ready("stop", "inside", "--abort")
+
+
+def entered(cli: Cli) -> list[str]:
+    """`ssh` with the entry, as after `pool ssh-config --install`; `-F` because ssh looks up the home itself."""
+    done = cli("ssh-config", "--install", "-y")
+    assert done.rc == 0, done
+    return ["ssh", "-F", os.path.join(cli.env["HOME"], ".ssh", "config")]
+
+
+def test_the_entry_is_put_in_once_and_taken_out(person: Cli, job: int) -> None:
+    """What a person's file has stays, and comes after; without a yes nothing is written."""
+    path = Path(person.env["HOME"], ".ssh", "config")
+    refused = person("ssh-config", "--install")
+    assert refused.rc == 2, refused
+    assert not path.exists()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_text("Host other\n  User me\n", encoding="ascii")
+    for _ in range(2):
+        assert person("ssh-config", "--install", "-y").rc == 0
+    first, *rest = path.read_text(encoding="ascii").splitlines()
+    assert first.startswith("Include ")
+    assert rest == ["Host other", "  User me"]
+    shown = person("ssh-config")
+    assert "Host inside\n" in shown.stdout
+    for _ in range(2):
+        assert person("ssh-config", "--remove").rc == 0
+    assert path.read_text(encoding="ascii") == "Host other\n  User me\n"
+
+
+def test_a_forward_of_ssh_itself(person: Cli, job: int) -> None:
+    """`ssh -L` to a port of the job; a port that is not the job's is refused, as is any other machine's."""
+    ssh = entered(person)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        local = [free_port() for _ in range(2)]
+        forwards = [f"127.0.0.1:{local[0]}:localhost:{job}", f"127.0.0.1:{local[1]}:localhost:{other.getsockname()[1]}"]
+        words = [word for each in forwards for word in ("-L", each)]
+        going = subprocess.Popen([*ssh, "-N", *words, "inside"], env=person.env, stderr=subprocess.PIPE)
+        try:
+            link = connected(local[0])
+            data = os.urandom(3 << 20)
+            link.settimeout(30)
+            back = b""
+            link.sendall(data[: 1 << 16])
+            while len(back) < 1 << 16:
+                back += link.recv(1 << 16)
+            assert back == data[: 1 << 16]
+            link.close()
+            assert connected(local[1]).recv(1) == b""
+        finally:
+            going.terminate()
+            said = going.communicate(timeout=30)[1].decode()
+        assert "connect failed" in said
+
+
+def test_a_changed_key_is_refused(person: Cli, job: int) -> None:
+    """Whoever else answers is not spoken to."""
+    ssh = entered(person)
+    known = Path(person.env["POOL_STATE_DIR"], "ssh", "known_hosts")
+    known.write_text("pool-job ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n")
+    done = subprocess.run([*ssh, "inside", "true"], env=person.env, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 255
+    assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as each:
+        return int(each.getsockname()[1])
+
+
+def connected(port: int) -> socket.socket:
+    """A connection, once somebody listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
