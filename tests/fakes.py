@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pool.errors import HostError, ProvisionError
-from pool.provision.inventory import JSON, Target, inventory
+from pool.provision.inventory import JSON, inventory
+from pool.provision.openssh import Target
 from pool.provision.playbook import find_playbook
 from pool.provision.progress import Outcome, StepEvent
 

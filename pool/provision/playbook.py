@@ -25,7 +25,8 @@ from typing import Any, Final, Protocol, TextIO
 
 from pool.errors import InputError, ProvisionError
 from pool.provision.halt import halt
-from pool.provision.inventory import JSON, Target, inventory, ssh_arguments
+from pool.provision.inventory import JSON, inventory
+from pool.provision.openssh import Target, ssh_arguments
 from pool.provision.progress import Outcome, Progress, StepEvent
 
 FORKS_MAX: Final = 32

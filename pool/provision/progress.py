@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pool.errors import HostError, ProvisionError
 from pool.provision.failure import classify, first_line
-from pool.provision.inventory import Target
+from pool.provision.openssh import Target
 
 #: Actions that only arrange others or settle what is done: shown when they fail, or have something to say.
 _SILENT: Final = frozenset(

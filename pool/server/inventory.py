@@ -10,8 +10,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from pool.errors import InputError
-from pool.provision.inventory import jump_options
+from pool.provision.openssh import common_options, jump_options, known_hosts_word
 from pool.server.views import host_json
 
 if TYPE_CHECKING:
@@ -34,35 +33,26 @@ def ansible_inventory(views: Iterable[HostView], known_hosts: str) -> dict[str, 
     Host keys are checked against the pins in `known_hosts`, jump hosts' as well; InputError when ssh cannot be told of
     a file of that name.
     """
-    if re.search(r"[\x00-\x1f\x7f\"%$\\]|\{[{%#]", known_hosts):
-        raise InputError(f"ssh cannot be told of a file of this name: {known_hosts!a}", hint="export POOL_STATE_DIR=…")
+    pins = known_hosts_word(known_hosts)
     hosts: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for view in views:
         name = view.host.name
-        hosts[name] = _variables(view, known_hosts)
+        hosts[name] = _variables(view, pins)
         for group in _groups(view):
             groups.setdefault(group, []).append(name)
     tree = {group: {"hosts": sorted(members)} for group, members in sorted(groups.items())}
     return {"_meta": {"hostvars": hosts}, "all": {"children": sorted(tree)}, **tree}
 
 
-def _variables(view: HostView, known_hosts: str) -> dict[str, Any]:
+def _variables(view: HostView, pins: str) -> dict[str, Any]:
     host, told = view.host, host_json(view)
-    pins = {
-        "UserKnownHostsFile": f'"{known_hosts}"',
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "ForwardAgent": "no",
-        "IdentitiesOnly": "yes" if host.key else "no",
-    }
-    options = ["-F", "none"]  # as pool itself goes there: a jump host of the person's own settings is none of it
-    options += [word for key, value in pins.items() for word in ("-o", f"{key}={value}")]
+    options = common_options(pins, own_key=host.key is not None, batch=False)
     found: dict[str, Any] = {
         "ansible_host": host.address,
         "ansible_port": host.port,
         "ansible_user": host.user,
-        "ansible_ssh_common_args": shlex.join([*options, *jump_options(host.jumps or (), f'"{known_hosts}"')]),
+        "ansible_ssh_common_args": shlex.join([*options, *jump_options(host.jumps or (), pins)]),
     }
     if host.key is not None:
         found["ansible_ssh_private_key_file"] = host.key

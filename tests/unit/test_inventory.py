@@ -11,7 +11,8 @@ import pytest
 
 from pool.errors import InputError
 from pool.host import Jump
-from pool.provision.inventory import inventory, jump_options, runner_variables, ssh_arguments
+from pool.provision.inventory import inventory, runner_variables
+from pool.provision.openssh import jump_options, ssh_arguments, ssh_command
 from pool.provision.preflight import Preflight
 from pool.ssh.destination import Target
 
@@ -130,6 +131,26 @@ def test_ssh_arguments() -> None:
     assert options["BatchMode"] == "yes"
     assert options["IdentitiesOnly"] == "yes"
     assert "IdentitiesOnly=no" in ssh_arguments("/x", own_key=False)
+
+
+def test_the_command_to_a_host() -> None:
+    """For a person it may ask and wait; a program's never asks. Without a key of its own, ssh's usual ones."""
+    words = ssh_command(replace(TARGET, jumps=(Jump("bastion", 22, "me"),)), "/state/known hosts", batch=False)
+    assert words[:3] == ["ssh", "-F", "none"]
+    assert words[-5:] == ["-l", "ubuntu", "-p", "2222", "10.0.0.7"]
+    assert words[words.index("-i") + 1] == TARGET.key
+    assert 'UserKnownHostsFile="/state/known hosts"' in words
+    assert "BatchMode" not in " ".join(words)
+    batch = ssh_command(replace(TARGET, key=None), "/k", batch=True)
+    assert {"BatchMode=yes", "IdentitiesOnly=no", "StrictHostKeyChecking=yes"} <= set(batch)
+    assert "-i" not in batch
+
+
+@pytest.mark.parametrize("path", ["/a\nb", "/a{{ b }}/known_hosts", "/100%/known_hosts", '/a"b'])
+def test_a_file_of_pins_that_ssh_cannot_be_told_of(path: str) -> None:
+    """One error; no command that would mean another file."""
+    with pytest.raises(InputError, match="ssh cannot be told"):
+        ssh_command(TARGET, path, batch=True)
 
 
 def test_jump_options() -> None:
