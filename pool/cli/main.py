@@ -25,6 +25,8 @@ COMMANDS = {
     "drain": "give a host no new jobs",
     "undrain": "give a host jobs again",
     "rm": "take a host out of the pool",
+    "ssh": "open a shell on a host, or run a command there",
+    "exec": "run a command on many hosts and group what they say",
     "inventory": "print the hosts as a dynamic inventory for Ansible",
     "images": "list the container images on the hosts",
     "pull": "have hosts pull an image before a task needs it",
@@ -42,6 +44,9 @@ COMMANDS = {
     "lab": "try pool on this machine: real SSH hosts on loopback addresses",
     "completion": "print a completion script for your shell",
 }
+
+#: Those that pass words on, to a task or to a host; their `split` says which.
+SPLIT = ("ssh", "exec", "run")
 
 _EXAMPLES = """\
 examples:
@@ -85,7 +90,7 @@ def parser(names: list[str]) -> Parser:
     """The parser with the commands `names` in it."""
     top, commands = _top()
     for name in names:
-        import_module("pool.cli." + name.replace("-", "_")).register(commands)
+        _module(name).register(commands)
     return top
 
 
@@ -112,9 +117,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         name = words[0] if words and words[0] in COMMANDS else None
         rest: list[str] = []
-        if name == "run":  # what it does not know belongs to the task
-            own, rest = import_module("pool.cli.run").split(words[1:])
-            words = ["run", *own]
+        if name in SPLIT:
+            own, rest = _module(name).split(words[1:])
+            words = [name, *own]
         if name is None:
             _refuse_unknown(words)
             outline().parse_known_args(words)
@@ -134,6 +139,10 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except Exception as error:
         return _report(error)
+
+
+def _module(name: str) -> Any:
+    return import_module("pool.cli." + name.replace("-", "_"))
 
 
 def _refuse_unknown(words: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""Options that `pool run` and `pool offer` share: what they override in a task, and their form on the wire."""
+"""Options that `pool run` and `pool offer` share: what they override in a task, and their form on the wire.
+
+And where the words of a command that runs elsewhere begin.
+"""
 
 from __future__ import annotations
 
@@ -53,3 +56,21 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
 def flags(table: tuple[Any, ...], *, with_value: bool) -> set[str]:
     """The flags of a table that take a value, or those that stand alone."""
     return {flag for names, _, metavar, _, _ in table for flag in names if (metavar is not None) == with_value}
+
+
+def until_command(words: list[str], with_value: set[str], named: int = 0) -> tuple[list[str], list[str]]:
+    """`pool`'s own words, and those of a command to run elsewhere: what is after `--`, or after `named` plain words.
+
+    argparse cannot do it: it takes options of the command for its own, and a `--` in it away.
+    """
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            return words[:at], words[at + 1 :]
+        if not word.startswith("-"):
+            if not named:
+                return words[:at], words[at:]
+            named -= 1
+        at += 2 if word in with_value else 1
+    return words, []

@@ -99,6 +99,7 @@ def jump_options(jumps: Sequence[Jump], pins: str, *, batch: bool = True) -> lis
         # The next ssh takes this for its own ProxyCommand, expands the percent signs once, and hands it to a shell.
         before = ["-o", "ProxyCommand=" + shlex.join(command).replace("%", "%%")] if command else []
         options = [*common_options(pins, own_key=jump.key is not None, batch=batch), *key, *before]
+        options += ["-o", "LogLevel=ERROR"] if batch else []  # its banner is nothing that the host has said
         where = ["-l", checked("user", jump.user), "-p", str(jump.port), checked("address", jump.address)]
         command = ["ssh", *options, "-W", "[%h]:%p", *where]
     return ["-o", f"ProxyCommand={shlex.join(command)}"] if command else []

@@ -1,4 +1,4 @@
-"""Routes about hosts: list, look at a destination, add, provision again, check, drain, remove."""
+"""Routes about hosts: list, look at a destination, add, provision again, check, ways in, drain, remove."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pool.runner import frames
 from pool.runner.frames import Frame
 from pool.server.endpoint import Asked, answers_json, answers_stream, event
 from pool.server.inventory import ansible_inventory
+from pool.server.ssh import ssh_words
 from pool.server.views import host_json
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def host_routes(ctx: Context) -> list[Route]:
         found = ansible_inventory(ctx.store.hosts.views(ctx.foreign), known_hosts(ctx))
         return {"inventory": found, "plugins": os.path.join(content(), "playbooks", "inventory_plugins")}
 
+    def ssh(asked: Asked) -> dict[str, Any]:
+        hosts = [ctx.store.hosts.named(str(name)) for name in asked.body["hosts"]]
+        keys, batch = bool(asked.body.get("keys")), bool(asked.body.get("batch"))
+        return ssh_words(hosts, known_hosts(ctx), str(asked.body["known_hosts"]), keys=keys, batch=batch)
+
     def in_inventory(asked: Asked) -> dict[str, Any]:
         found = wishes_in(*(asked.body[word] for word in ("path", "limit", "defaults", "folder")))
         errors = [error.to_json() for error in found.errors]
@@ -76,6 +82,7 @@ def host_routes(ctx: Context) -> list[Route]:
         Route("/hosts", answers_json(hosts)),
         Route("/inventory", answers_json(inventory)),
         Route("/hosts/inventory", answers_json(in_inventory), methods=["POST"]),
+        Route("/hosts/ssh", answers_json(ssh), methods=["POST"]),
         Route("/hosts/look", answers_json(looked), methods=["POST"]),
         Route("/hosts", answers_stream(lambda asked: _add(ctx, asked)), methods=["POST"]),
         Route("/hosts/provision", answers_stream(lambda asked: _provision(ctx, asked)), methods=["POST"]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 
 import pytest
 
-from pool.cli.main import COMMANDS, parser
+from pool.cli.main import COMMANDS, SPLIT, parser
 from tests.conftest import Cli
 
 
@@ -30,6 +31,8 @@ def test_examples_can_be_typed(cli: Cli, command: str) -> None:
     text = cli(command, "--help").stdout.partition("examples:")[2]
     for line in re.findall(rf"^  (?:\S+=\S+ )?pool ({command}\b.*)$", text, re.MULTILINE):
         words = shlex.split(re.split(r"\s{3,}| [|>;&] ", line)[0])
+        if command in SPLIT:
+            words = [command, *import_module(f"pool.cli.{command}").split(words[1:])[0]]
         parser([command]).parse_args(words)
 
 

@@ -220,7 +220,12 @@ def test_a_host_behind_a_jump_host(cli: Cli, bastion: LabHost, behind: LabHost, 
     (tmp_path / "t.dstack.yml").write_text("type: task\ncommands: [echo $SSH_CONNECTION through]\n")
     ran = cli("run", ".", "-f", "t.dstack.yml", "-y", "-q", cwd=tmp_path)
     assert (ran.rc, ran.stdout.split()[-1]) == (0, "through"), ran
+    for command in (["ssh", behind.name], ["exec", "--hosts", behind.name, "-L"]):
+        there = cli(*command, "--", "echo through")
+        assert (there.rc, there.stdout.split()[-1]) == (0, "through"), there
     loopback.stop(bastion)
+    there = cli("exec", "--hosts", behind.name, "--", "echo through")
+    assert (there.rc, there.stdout, "Connection refused" in there.stderr) == (11, "", True), there
     began = time.monotonic()
     while hosts(cli)[behind.name]["status"] != "unreachable":
         assert time.monotonic() - began < 30, "it is not noticed that the jump host is gone"

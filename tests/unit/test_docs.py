@@ -9,8 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pool.cli.main import COMMANDS, parser
-from pool.cli.run import split
+from pool.cli.main import COMMANDS, SPLIT, parser
 from pool.task.load import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +43,8 @@ def test_every_command_of_readme_parses(line: str) -> None:
     import shlex
 
     words = shlex.split(line)[1:]
-    if words[0] == "run":
-        words = ["run", *split(words[1:])[0]]
+    if words[0] in SPLIT:
+        words = [words[0], *importlib.import_module(f"pool.cli.{words[0]}").split(words[1:])[0]]
     assert parser(list(COMMANDS)).parse_args(words).run
 
 

@@ -1,0 +1,84 @@
+"""`pool ssh`: a shell on a host, or one command, through the person's own OpenSSH client."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+
+from pool.cli.options import until_command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_EXAMPLES = """\
+examples:
+  pool ssh gpu1                              a shell, as the user that gpu1 was added with
+  pool ssh gpu1 -- df -h /                   one command; ends with its exit code
+  pool ssh gpu1 -- 'ls -d /data/*'            one word is a line for the shell there; several arrive as they are
+  pool ssh gpu1 -t -- top                    a command that needs a terminal
+"""
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "ssh",
+        usage="pool ssh HOST [-t] [-- CMD ...]",
+        description="Open a shell on a host, or run one command there, with your own ssh and your own keys.\n"
+        "The host, and every jump host on the way, has to show its pinned key.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("name", metavar="HOST", help="name of a host, as in pool ps")
+    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    parser.set_defaults(run=_run)
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """`pool`'s own words and the command's."""
+    return until_command(words, set(), named=1)
+
+
+def _run(args: argparse.Namespace) -> int:
+    return _into_host(args)
+
+
+def _into_host(args: argparse.Namespace) -> int:
+    """Become ssh. PoolError when there is none here."""
+    from pool import config
+    from pool.errors import PoolError
+
+    folder = config.path("ssh")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    words = ways_in([args.name], os.path.join(folder, f"{args.name}.known_hosts"), batch=False)[args.name]
+    tty = ["-t"] if args.tty else []
+    try:
+        os.execvp("ssh", [*words, *tty, *remote(args.run_args)])  # noqa: S606 no shell is wanted
+    except FileNotFoundError:
+        raise PoolError("there is no ssh on this machine", hint="apt install openssh-client") from None
+
+
+def ways_in(hosts: list[str], known_hosts: str, *, batch: bool) -> dict[str, list[str]]:
+    """The ssh command of each host, by its name; the keys that they have to show are in the file `known_hosts` then.
+
+    With `batch` nothing is ever asked. A server that is shared cannot lend its keys: there the person's own are meant.
+    """
+    from pool import config
+    from pool.client import Client
+
+    keys = config.shared_socket() is None
+    told = Client().post("/hosts/ssh", {"hosts": hosts, "known_hosts": known_hosts, "keys": keys, "batch": batch})
+    fresh = f"{known_hosts}.{os.getpid()}"  # replaced in one step: another ssh may be reading it
+    with open(fresh, "w", encoding="utf-8") as file:
+        file.write("".join(f"{line}\n" for line in told["known_hosts"]))
+    os.replace(fresh, known_hosts)
+    commands: dict[str, list[str]] = told["commands"]
+    return commands
+
+
+def remote(command: list[str]) -> list[str]:
+    """What follows the host: one word is a line for the shell there, several are quoted for it; [] for a shell."""
+    if not command:
+        return []
+    return ["--", command[0] if len(command) == 1 else shlex.join(command)]
