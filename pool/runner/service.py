@@ -15,6 +15,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 from pool.runner import durable, launch, probe, processes
+from pool.runner.activity import Activity
 from pool.runner.archive import Archives
 from pool.runner.code_verbs import CodeVerbs
 from pool.runner.containers import Containers
@@ -62,6 +63,7 @@ class Service:
         self._images = Images(state)
         self._preparer = Preparer(state, self._archives, self._images)
         self._containers = Containers(state)
+        self._activity = Activity(state)
         self._drain = Drain(state, lambda told: announce(None, {"event": "drain", "drain": told}))
         alive = processes.marked_jobs()
         unfinished = [folder for folder in all_jobs(state) if folder.exit is None or folder.job in alive]
@@ -223,8 +225,9 @@ class Service:
         offset, limit = int(head["offset"]), min(int(head.get("max", MAX_BODY)), MAX_BODY)
         if offset < 0 or limit < 0:
             raise RefusedError("bad_request", "not a place in a log: {} + {}".format(offset, limit))
-        deadline = time.monotonic() + min(float(head.get("wait_s", 0)), 30.0)
-        with self._folders:
+        wait_s = min(float(head.get("wait_s", 0)), 30.0)
+        deadline = time.monotonic() + wait_s
+        with self._activity.at(folder.job) if wait_s else contextlib.nullcontext(), self._folders:
             while folder.log_bytes <= offset and folder.exit is None:
                 left = deadline - time.monotonic()
                 if left <= 0:

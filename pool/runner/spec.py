@@ -56,6 +56,7 @@ def build(
         "gid": who.pw_gid,
         "user": who.pw_name,
         "max_duration_s": asked.get("max_duration_s"),
+        "inactivity_s": asked.get("inactivity_s"),
         "stop_duration_s": asked.get("stop_duration_s", 30),
     }
 

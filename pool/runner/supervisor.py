@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pool.runner import durable, processes
+from pool.runner import activity, durable, processes
 from pool.runner.jobs import JobFolder
 from pool.runner.process import Ended, Process
 
@@ -44,7 +45,8 @@ class Supervisor:
         self._sha = hashlib.sha256()
         self._written = self._dropped = 0
         self._reason: str | None = None
-        self._kill_at: float | None = None
+        self._kill_at = self._ends_at = self._idle_at = math.inf  # by durable.boot_clock
+        self._idle_s = math.inf
         self._terminated = False
 
     def run(self) -> int:
@@ -99,29 +101,45 @@ class Supervisor:
     def _copy_until_exit(self, wake: int) -> Ended:
         """Move output to the log until the job has ended; returns how."""
         self._look_for_stop(durable.boot_clock())
-        limit = self.spec.get("max_duration_s")
-        ends_at = durable.boot_clock() + limit if limit else None
+        self._set_limits(durable.boot_clock())
         driver = self._driver
         while True:
             ended = driver.poll()
             if ended is not None:
                 return ended
             now = durable.boot_clock()
-            if self._kill_at is not None and now >= self._kill_at:
-                driver.kill()
-                self._kill_at = now + 1.0
-            if ends_at is not None and now >= ends_at and self._reason is None:
-                self._stop("max_duration", self.spec.get("stop_duration_s", 30), now)
-            timers = [t - now for t in (self._kill_at, None if self._reason else ends_at) if t is not None]
+            left_s = self._keep_time(now)
             if driver.look_again_s is not None:
-                timers.append(driver.look_again_s)
+                left_s = min(left_s, driver.look_again_s)
             watched = [fd for fd in (driver.output, driver.exit, wake) if fd >= 0]
-            ready = select.select(watched, [], [], max(0.0, min(timers)) if timers else None)[0]
+            ready = select.select(watched, [], [], None if left_s == math.inf else max(0.0, left_s))[0]
             if wake in ready:
                 os.read(wake, 512)
                 self._look_for_stop(now)
             if driver.output in ready:
                 self._write(driver.read())
+
+    def _set_limits(self, now: float) -> None:
+        """Note when its time is up, and when nobody will have been connected for too long unless somebody comes."""
+        self._ends_at = now + (self.spec.get("max_duration_s") or math.inf)
+        self._idle_s = self.spec.get("inactivity_s") or math.inf
+        self._idle_at = now + self._idle_s
+        if self._idle_s < math.inf:
+            with contextlib.suppress(OSError):  # a full disk: it is never taken for idle
+                activity.begin(self.folder)
+
+    def _keep_time(self, now: float) -> float:
+        """Do what is due by `now`; in how many seconds to look again."""
+        if now >= self._kill_at:
+            self._driver.kill()
+            self._kill_at = now + 1.0
+        if self._reason is None and now >= self._ends_at:
+            self._stop("max_duration", self.spec.get("stop_duration_s", 30), now)
+        if self._reason is None and now >= self._idle_at:
+            self._idle_at = activity.last(self.folder) + self._idle_s + activity.LAG_S
+            if now >= self._idle_at:
+                self._stop("inactivity", self.spec.get("stop_duration_s", 30), now)
+        return (self._kill_at if self._reason else min(self._ends_at, self._idle_at)) - now
 
     def _look_for_stop(self, now: float) -> None:
         asked = durable.read_json(self.folder.file("stop"))

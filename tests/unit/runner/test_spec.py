@@ -67,11 +67,13 @@ def test_another_user_gets_his_own_home_and_path(folder: JobFolder, monkeypatch:
 
 def test_the_spec_says_what_to_run_where_as_whom(folder: JobFolder) -> None:
     """No environment in it: that may be secret."""
-    built = _build(folder, working_dir="a/./b", env={"TOKEN": "canary"}, max_duration_s=5, stop_duration_s=7)
+    built = _build(
+        folder, working_dir="a/./b", env={"TOKEN": "canary"}, max_duration_s=5, stop_duration_s=7, inactivity_s=9
+    )
     assert built["argv"] == [shutil.which("bash"), folder.file("script")]
     assert built["cwd"] == os.path.join(folder.work, "a", "b")
     assert (built["uid"], built["gid"], built["user"]) == (UID, ME.pw_gid, ME.pw_name)
-    assert (built["max_duration_s"], built["stop_duration_s"]) == (5, 7)
+    assert (built["max_duration_s"], built["stop_duration_s"], built["inactivity_s"]) == (5, 7, 9)
     assert (built["job"], built["pool"], built["gpus"]) == ("job-1", "p", ["GPU-1"])
     assert "canary" not in str(built)
     assert _build(folder, shell="sh")["argv"][0] == shutil.which("sh")
