@@ -56,6 +56,7 @@ class TaskSpec:
     files: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     max_duration_s: int | None = None
+    inactivity_s: int | None = None  #: a dev-environment that nobody is connected to for this long is stopped
     stop_duration_s: int = 30
     startup_order: str = "any"  #: any | master-first | workers-first
     stop_criteria: str = "all-done"  #: all-done | master-done

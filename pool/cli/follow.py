@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _RECONNECT_S = 60.0
 _PATIENCE_S = 2.0
 _HOSTS_NAMED = 8
+DEV_ENVIRONMENT = "dev-environment"
 
 
 class Follower:
@@ -111,6 +112,8 @@ class Follower:
                 changed.setdefault((job["shown"], job["exit_code"], job["reason"]), []).append(job)
         for jobs in changed.values():
             render.note(_told(self.run, jobs))
+            if self.run["type"] == DEV_ENVIRONMENT and jobs[0]["shown"] == "running":
+                render.note(_way_in(self.run))
 
     def _is_shown(self, job: dict[str, Any]) -> bool:
         if not job["log_bytes"] or job["rank"] not in self._ranks:
@@ -133,6 +136,11 @@ def _told(run: dict[str, Any], jobs: list[dict[str, Any]]) -> str:
     if jobs[0]["reason"]:
         text += f": {parted(jobs[0]['reason'])[0]}"
     return text
+
+
+def _way_in(run: dict[str, Any]) -> str:
+    """What a person does with a dev-environment that is up."""
+    return f"pool: it is up until: pool stop {run['name']}"
 
 
 def _ranges(ranks: list[int]) -> str:
@@ -167,12 +175,17 @@ def follow_to_end(follower: Follower) -> int:
 
 
 def exit_code(run: dict[str, Any], *, stopped: bool = False) -> int:
-    """The run's exit code; InterruptError when the user stopped it here, RunError when it ended without one."""
+    """The run's exit code; InterruptError when the user stopped it here, RunError when it ended without one.
+
+    A dev-environment that was stopped has ended well: 0.
+    """
     if run["exit_code"] is not None:
         code: int = run["exit_code"]
         return code
     if stopped:
         raise InterruptError(f"{run['name']} was stopped")
+    if run["type"] == DEV_ENVIRONMENT and run["status"] == "stopped":  # the one end that it has
+        return 0
     why, hint = parted(next((job["reason"] for job in run["jobs"] if job["reason"]), ""))
     text = f"{run['name']} {run['status']}" + (f": {why}" if why else "")
     raise RunError(text, hint=hint or f"pool logs {run['name']}")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def show_plan(plan: dict[str, Any], source: str) -> None:
     """The plan of a run, to stderr: stdout is the task's."""
-    sys.stderr.write(f"task      {os.path.relpath(source)}\n")
+    kind = "" if plan["type"] == "task" else f" ({plan['type']})"
+    sys.stderr.write(f"task      {os.path.relpath(source)}{kind}\n")
     write_plan(plan, sys.stderr)
     sys.stderr.write("\n")
     sys.stderr.flush()
@@ -25,7 +26,11 @@ def write_plan(plan: dict[str, Any], out: TextIO) -> None:
     say = out.write
     nodes = f"{plan['nodes']} nodes, each" if plan["nodes"] > 1 else "one node"
     say(f"asks      {nodes}: {_request(plan['request'])}; {_runtime(plan)}")
-    say(f"; at most {span(plan['max_duration_s'])}\n" if plan["max_duration_s"] else "\n")
+    if plan["max_duration_s"]:
+        say(f"; at most {span(plan['max_duration_s'])}")
+    if plan["inactivity_s"]:
+        say(f"; stopped when nobody was connected for {span(plan['inactivity_s'])}")
+    say("\n")
     for note in plan["notes"]:
         say(f"note      {note}\n")
     if plan["offers"]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   pool run . -f train.dstack.yml                 plan, question, output; ends with the run's exit code
+  pool run -f dev.dstack.yml                     a dev-environment, of the folder that you are in
   pool run . -f train.dstack.yml -y -d           no question, do not stay for the output
   pool run . -f train.dstack.yml --lr 0.1        what follows is ${{ run.args }} in the task
   pool run . -f train.dstack.yml -- -n 3         the same, for arguments that pool has too
@@ -27,11 +28,13 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "run",
-        usage="pool run WORKING_DIR [-f FILE] [options] [run args ...]",
-        description="Run a task: show the plan, ask, send the folder, start every rank, show their output.",
+        usage="pool run [WORKING_DIR] [-f FILE] [options] [run args ...]",
+        description="Run a task or a dev-environment: show the plan, ask, send the folder, start it, show its output.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("working_dir", metavar="WORKING_DIR", help="the folder to send; the task runs in it")
+    parser.add_argument(
+        "working_dir", nargs="?", default=".", metavar="WORKING_DIR", help="the folder to send (default: this one)"
+    )
     parser.add_argument("-f", "--file", metavar="FILE", help="the task file (default: WORKING_DIR/.dstack.yml)")
     add_options(parser, RUN)
     add_options(parser, REQUEST)

@@ -16,7 +16,7 @@ _EXAMPLES = """\
 examples:
   pool ssh gpu1                              a shell, as the user that gpu1 was added with
   pool ssh gpu1 -- df -h /                   one command; ends with its exit code
-  pool ssh gpu1 -- 'ls -d /data/*'            one word is a line for the shell there; several arrive as they are
+  pool ssh gpu1 -- 'ls -d /data/*'           one word is a line for the shell there; several arrive as they are
   pool ssh gpu1 -t -- top                    a command that needs a terminal
 """
 

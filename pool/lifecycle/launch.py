@@ -203,6 +203,7 @@ def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _R
         "pool_env": pool_env(run, rank.job, hosts, master_port),
         "hosts_file": mpi_hosts(run, hosts),
         "max_duration_s": spec.max_duration_s,
+        "inactivity_s": spec.inactivity_s,
         "stop_duration_s": spec.stop_duration_s,
         "limits": {
             "cpus": rank.job.cpus,

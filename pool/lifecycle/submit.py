@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pool import config
-from pool.errors import BlockedError, InputError, NotFoundError
+from pool.errors import BlockedError, NotFoundError
 from pool.lifecycle import retry
 from pool.lifecycle.names import run_name
 from pool.offer import Blocked, Offer, Placement, Refusal
@@ -95,7 +95,4 @@ def submit(ctx: Context, asked: Asked, *, run_id: str, user: str, code: str | No
 def _compile(asked: Asked) -> TaskSpec:
     task = load_task(asked.text, asked.source)
     profile = find_profile(asked.folder, asked.options.profile)
-    spec = compile_task(apply_options(task, asked.options, profile), asked.args, asked.env, config.default_image())
-    if spec.type != "task":
-        raise InputError(f"type: {spec.type} cannot be run yet", hint="use type: task")
-    return spec
+    return compile_task(apply_options(task, asked.options, profile), asked.args, asked.env, config.default_image())

@@ -31,6 +31,7 @@ _CAUSES = {
     "host_reboot": "the host rebooted",
     "supervisor_lost": "its supervisor was killed; the exit code is not known",
     "max_duration": "it ran longer than max_duration",
+    "inactivity": "nobody was connected to it for longer than inactivity_duration",
     "out_of_memory": "it ran out of memory: the kernel killed a process of it, at the limit that the task's"
     " resources.memory sets or because the host had none left",
     "runtime_restart": "the host's Docker engine was restarted, and its container with it",
@@ -154,6 +155,8 @@ def _ended(ctx: Context, job: Job, status: dict[str, Any]) -> None:
     reason, code = ended.get("reason"), ended.get("exit_code")
     if job.status == JobStatus.STOPPING or reason in ("stopped", "aborted"):
         to, why = JobStatus.STOPPED, job.reason
+    elif reason == "inactivity":  # what the task asked for is no failure
+        to, why = JobStatus.STOPPED, _CAUSES[reason]
     elif reason == "host_reboot":
         to, why = JobStatus.INTERRUPTED, _CAUSES[reason]
     elif reason is None and code == 0:

@@ -64,6 +64,7 @@ def compile_task(
         files=tuple(map(resolver.text, task.files)),
         ports=task.ports,
         max_duration_s=max_duration(task),
+        inactivity_s=None if task.inactivity_duration in (None, OFF) else int(task.inactivity_duration),
         stop_duration_s=task.stop_duration,
         startup_order=task.startup_order,
         stop_criteria=task.stop_criteria,

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from pool.run import Port
+from pool.task.duration import parse_limit
 from pool.task.env import Env, parse_env
 from pool.task.mistake import mistake
 from pool.task.mount import parse_file, parse_home_dir, parse_repo, parse_volume, parse_working_dir
-from pool.task.policy import Policy
+from pool.task.policy import Limit, Policy
 from pool.task.port import parse_ports
 from pool.task.resources import Resources
 from pool.task.scalar import commands, filled, listed, one_of, show, text, truth, whole
@@ -21,6 +22,7 @@ from pool.task.shapes import (
     COMMANDS,
     ENTRYPOINT,
     ENV,
+    LIMIT,
     MOUNTS,
     NONE,
     PORTS,
@@ -38,7 +40,7 @@ PYTHONS = tuple(f"3.{minor}" for minor in range(8, 14))
 NODES_MAX = 10_000
 ENTRYPOINT_MAX = 10_000
 #: Fields of a dev-environment only.
-DEV_ONLY = ("ide", "init", "version")
+DEV_ONLY = ("ide", "inactivity_duration", "init", "version")
 
 _NAME = r"^[a-z][a-z0-9-]{1,40}$"
 
@@ -186,7 +188,12 @@ class TaskConfig(Policy):
         None, description="dev-environment: the editor whose link is printed."
     )
     version: Text | None = Field(None, description="dev-environment: the editor's version.")
-    init: Commands = Field((), description="dev-environment: commands at start.")
+    init: Commands = Field((), description="dev-environment: commands at start, before `setup`.")
+    inactivity_duration: Annotated[Limit | None, Form(parse_limit, LIMIT)] = Field(
+        None,
+        description="dev-environment: the host stops it after this long with nobody connected, reachable or not. `off`,"
+        " as when not written, is no limit.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> TaskConfig:
@@ -200,6 +207,10 @@ class TaskConfig(Policy):
                     raise _clash(name, f"{name} is for type: dev-environment only", f"remove {name}")
         elif self.nodes != 1:
             raise _clash("nodes", "a dev-environment has one node", "write type: task, or remove nodes")
+        elif self.entrypoint:
+            raise _clash(
+                "entrypoint", "a dev-environment stays up by a shell, and entrypoint runs without one", "remove it"
+            )
         if self.entrypoint and self.setup:
             raise _clash("setup", "setup needs a shell, and entrypoint runs without one", "remove one of the two")
         if self.wrote("retry") and self.wrote("retry_policy"):

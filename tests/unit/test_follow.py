@@ -18,7 +18,8 @@ def job(rank: int, shown: str, **more: Any) -> dict[str, Any]:
 
 def run(*jobs: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A run of these ranks."""
-    return {"id": "r", "name": "x", "status": "running", "exit_code": None, "nodes": len(jobs), "jobs": jobs} | more
+    common = {"id": "r", "name": "x", "type": "task", "status": "running", "exit_code": None}
+    return common | {"nodes": len(jobs), "jobs": jobs} | more
 
 
 def told(capsys: pytest.CaptureFixture[str], *heads: dict[str, Any]) -> list[str]:
@@ -61,3 +62,6 @@ def test_the_exit_code_of_a_run() -> None:
     assert (error.value.message, error.value.hint) == ("x failed: gpu0: no image", "pool images gpu0")
     with pytest.raises(InterruptError):
         exit_code(run(job(0, "stopped"), status="stopped"), stopped=True)
+    with pytest.raises(RunError):
+        exit_code(run(job(0, "stopped"), status="stopped"))
+    assert exit_code(run(job(0, "stopped"), status="stopped", type="dev-environment")) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,11 @@ def test_dev_environment() -> None:
         21600,
     )
     assert "sleep" in (found.script or "")
+    assert found.inactivity_s is None, "it is off when not written"
+    assert spec("inactivity_duration: 1h30m", head="type: dev-environment\n").inactivity_s == 5400
+    assert spec("inactivity_duration: off", head="type: dev-environment\n").inactivity_s is None
+    found = spec("init: [a]\nsetup: [b]\ncommands: [c]", head="type: dev-environment\n")
+    assert re.findall(r"eval '?(\w+)", found.script or "") == ["a", "b", "c", "while"]
 
 
 def test_interpolation() -> None:

@@ -19,7 +19,7 @@ from pool.task.load import load_task
 from pool.task.needed import needed_env
 from pool.task.normal import normal_form
 from pool.task.reference import reference_markdown
-from pool.task.schema import TaskConfig
+from pool.task.schema import DEV_ONLY, TaskConfig
 from tests.unit.task.core_schema import core
 
 HERE = Path(__file__).parent
@@ -113,7 +113,7 @@ def test_every_field_at_once(validator: jsonschema.Draft202012Validator) -> None
     """A file that writes every field is valid, in the schema and in its normal form."""
     task = load_task(FULL, "full")
     left_out = set(TaskConfig.model_fields) - set(task.model_fields_set)
-    assert left_out == {"entrypoint", "python", "retry_policy", "ide", "version", "init"}
+    assert left_out == {"entrypoint", "python", "retry_policy", *DEV_ONLY}
     validator.validate(core(read_document(FULL, "full").value))
     again = json.dumps(normal_form(task))
     validator.validate(json.loads(again))

@@ -1,0 +1,100 @@
+"""A dev-environment: it starts as a task does, stays up, and ends when it is stopped or nobody has been there long."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool.task.script import STAY
+from tests.conftest import Cli
+from tests.runner_host import RunnerHost, until
+
+
+@pytest.fixture
+def host(session_dir: str) -> Iterator[RunnerHost]:
+    """A host of this test alone."""
+    folder = tempfile.mkdtemp(prefix="r", dir=session_dir)
+    made = RunnerHost(folder, os.path.join(session_dir, "lab"))
+    yield made
+    made.end()
+
+
+def write(folder: Path, **fields: Any) -> Path:
+    """A file of a dev-environment in `folder`."""
+    (folder / "dev.dstack.yml").write_text(json.dumps({"type": "dev-environment", **fields}), encoding="utf-8")
+    return folder
+
+
+def one(cli: Cli, name: str) -> dict[str, Any]:
+    """The run, as --json tells it."""
+    found: dict[str, Any] = json.loads(cli("runs", name, "--json").stdout)
+    return found
+
+
+def test_it_stays_up_until_it_is_stopped(ready: Cli, tmp_path: Path) -> None:
+    """init, setup and commands run in the folder that one is in; a stop is its good end, and takes no time."""
+    (tmp_path / "here").write_text("from the folder\n")
+    folder = write(tmp_path, name="dev", init=["cat here"], setup=["echo setup"], commands=["echo commands"])
+    person = ready.person("run", "-f", "dev.dstack.yml", "-y", cwd=folder)
+    person.expect_exact("dev.dstack.yml (dev-environment)")
+    person.expect_exact("; at most 6h")
+    person.expect_exact("pool: it is up until: pool stop dev")
+    while "commands" not in (logs := ready("logs", "dev").stdout):
+        time.sleep(0.1)
+    assert logs == "from the folder\nsetup\ncommands\n"
+    assert one(ready, "dev")["status"] == "running"
+    began = time.monotonic()
+    assert ready("stop", "dev", "-y").rc == 0
+    assert time.monotonic() - began < 10, "it waited for the kill"
+    person.expect_exact("pool: dev stopped on gpu")
+    assert person.wait() == 0
+
+
+def test_a_beginning_that_fails_ends_it(ready: Cli, tmp_path: Path) -> None:
+    """The run fails with the exit code of the command, and what comes after does not run."""
+    folder = write(tmp_path, name="dev-bad", init=["echo one", "exit 5"], commands=["echo two"])
+    done = ready("run", "-f", "dev.dstack.yml", "-y", "-q", cwd=folder)
+    assert (done.rc, done.stdout) == (5, "one\n"), done
+    assert one(ready, "dev-bad")["status"] == "failed"
+
+
+def test_it_is_stopped_when_nobody_is_there(ready: Cli, tmp_path: Path) -> None:
+    """The plan says so; the one that nobody watches stops, with the reason; the other, which is watched, does not."""
+    folder = write(tmp_path, inactivity_duration="1s")
+    words = ("run", "-f", "dev.dstack.yml", "-y", "-n")
+    plan = ready(*words, "dev-idle", "--dry-run", cwd=folder)
+    assert "; at most 6h; stopped when nobody was connected for 1s\n" in plan.stderr, plan
+    watched = ready.start(*words, "dev-watched", cwd=folder)
+    assert ready(*words, "dev-idle", "-d", cwd=folder).rc == 0
+    until(lambda: one(ready, "dev-idle")["finished"], "its end")
+    time.sleep(2)  # the other has begun before it
+    assert one(ready, "dev-watched")["status"] == "running"
+    run = one(ready, "dev-idle")
+    assert (run["status"], run["exit_code"]) == ("stopped", None)
+    assert run["jobs"][0]["reason"] == "nobody was connected to it for longer than inactivity_duration"
+    assert ready("attach", "dev-idle").rc == 0
+    assert ready("stop", "dev-watched", "-y").rc == 0
+    watched.communicate(timeout=30)
+    assert watched.returncode == 0
+
+
+def test_no_server_and_no_runner_are_needed_for_that(host: RunnerHost) -> None:
+    """The supervisor stops it by itself; what was written of a connection counts."""
+    bridge = host.connect()
+    bridge.run("idle-1", f"echo up; {STAY}", inactivity_s=1, stop_duration_s=30)
+    began = time.monotonic()
+    while time.monotonic() - began < 6:
+        bridge.request("read_log", job="idle-1", offset=3, wait_s=1)
+    assert host.read("idle-1", "exit.json") is None
+    bridge.close()
+    host.kill_runner()
+    ended = until(lambda: host.read("idle-1", "exit.json"), "its end")
+    assert ended["reason"] == "inactivity"
+    assert host.alive("idle-1") == []
