@@ -27,6 +27,8 @@ The exit code is the largest of the hosts'; 11 for a host that cannot be reached
 Ctrl-C and --timeout end the connection; a command that does not notice that lives on at its host, as with ssh.
 """
 _WITH_VALUE = {"--hosts", "--pool", "--timeout"}
+#: So many hosts are asked at once; later, those that were turned away (sshd's MaxStartups, of a jump host above all).
+_TRIES = ((0, 32), (0.5, 4), (2, 4))
 #: When it takes longer it is said how far it is.
 _QUIET_S = 1.0
 #: How long the way to a host may take.
@@ -57,6 +59,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _run(args: argparse.Namespace) -> int:
     import tempfile
+    import time
 
     from pool.cli import outcome, render
     from pool.cli.ssh import remote, ways_in
@@ -71,8 +74,15 @@ def _run(args: argparse.Namespace) -> int:
         logs = {name: os.path.join(folder, f"{name}.log") for name in hosts}
         options = ["-o", f"ConnectTimeout={_CONNECT_S}", "-o", "LogLevel=ERROR", "-E"]
         command = remote(args.run_args)
-        ends = _run_all({name: [*ways[name], *options, logs[name], *command] for name in hosts}, limit_s)
-        outcomes = {name: outcome.Outcome(ends[name], _text(logs[name])) for name in hosts}
+        commands = {name: [*ways[name], *options, logs[name], *command] for name in hosts}
+        outcomes: dict[str, outcome.Outcome] = {}
+        for pause_s, at_once in _TRIES:
+            todo = [name for name in hosts if name not in outcomes or outcomes[name].turned_away]
+            if not todo:
+                break
+            time.sleep(pause_s)
+            ends = _run_all({name: commands[name] for name in todo}, at_once, limit_s)
+            outcomes |= {name: outcome.Outcome(ends[name], _taken(logs[name])) for name in todo}
     if args.json:
         render.write_json([{"host": name} | each.to_json() for name, each in outcomes.items()])
     elif args.labels:
@@ -82,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
     return max(each.counts for each in outcomes.values())
 
 
-def _run_all(commands: dict[str, list[str]], limit_s: int | None) -> dict[str, Ended]:
+def _run_all(commands: dict[str, list[str]], at_once: int, limit_s: int | None) -> dict[str, Ended]:
     """Every end; on a terminal it is said how many there are, where it takes a while."""
     import contextlib
     import time
@@ -100,7 +110,7 @@ def _run_all(commands: dict[str, list[str]], limit_s: int | None) -> dict[str, E
             sys.stderr.flush()
 
     try:
-        with contextlib.closing(run_each(commands, limit_s, tick)) as ends:
+        with contextlib.closing(run_each(commands, at_once=at_once, limit_s=limit_s, tick=tick)) as ends:
             return dict(ends)
     except FileNotFoundError:
         raise PoolError("there is no ssh on this machine", hint="apt install openssh-client") from None
@@ -145,10 +155,11 @@ def _limit(text: str | None) -> int | None:
         raise InputError(f"--timeout: not a length of time: {text!a}", hint="--timeout 30s") from error
 
 
-def _text(path: str) -> str:
-    """What stands in a file; nothing where there is none."""
+def _taken(log: str) -> str:
+    """What stands in a file, which is gone then; nothing where there is none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            os.unlink(log)
             return file.read()
     except FileNotFoundError:
         return ""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pool.cli.side_by_side import Ended
 
+#: What ssh says of an sshd, or of a jump host's, that hangs up before it has asked who comes: too many came at once.
+_TURNED_AWAY = ("kex_exchange_identification: ", "Connection closed by ", "Connection reset by ")
 #: ssh's own exit code when it fails; a command may have it too.
 _SSH_FAILED = 255
 #: The exit code of what was ended from here, as timeout(1) has it.
@@ -34,9 +36,11 @@ class Outcome:
         self.exit_code: int | None = ended.code
         self.error = ended.cut
         self.counts = _CUT if ended.cut else ended.code  #: as an exit code
+        self.turned_away = False  #: nothing has begun there, and another try may do
         if ended.code == _SSH_FAILED and ssh_said and not ended.cut:
             self.error = "; ".join(ssh_said.splitlines()[-_WORDS_MAX:])
             self.counts = UnreachableError.exit_code
+            self.turned_away = ssh_said.splitlines()[-1].startswith(_TURNED_AWAY)
         if self.error:
             self.exit_code = None
 

@@ -1,7 +1,4 @@
-"""Runs one program for each host side by side, and keeps what each says: a bounded number at once, within its time.
-
-What they say is held in memory, so it is bounded too.
-"""
+"""Runs one program for each host side by side, and keeps what each says: so many at once, so long, so much."""
 
 from __future__ import annotations
 
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from typing import IO
 
-AT_ONCE = 32
 #: What one host may say before it is ended.
 OUTPUT_MAX = 16 << 20
 _CHUNK = 1 << 16
@@ -38,12 +34,12 @@ class Ended:
 
 
 def run_each(
-    commands: Mapping[str, list[str]], limit_s: float | None, tick: Callable[[int], None]
+    commands: Mapping[str, list[str]], *, at_once: int, limit_s: float | None, tick: Callable[[int], None]
 ) -> Generator[tuple[str, Ended]]:
-    """Run every command; each name with its end, as they end. `tick(done)` is called a few times a second at least.
+    """Run every command, `at_once` of them side by side; each name with its end, as they end.
 
-    One that runs longer than `limit_s`, or says too much, is ended. Closing the iterator, as an interrupt does, ends
-    all that run. FileNotFoundError when there is no such program.
+    `tick(done)` is called a few times a second at least. One that runs longer than `limit_s`, or says too much, is
+    ended. Closing the iterator, as an interrupt does, ends all. FileNotFoundError when there is no such program.
     """
     waiting = list(commands.items())[::-1]
     running: list[_Running] = []
@@ -51,7 +47,7 @@ def run_each(
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
-                while waiting and len(running) < AT_ONCE:
+                while waiting and len(running) < at_once:
                     running.append(_Running(*waiting.pop(), limit_s, selector))
                 for key, _ in selector.select(_LOOK_EVERY_S):
                     key.data()

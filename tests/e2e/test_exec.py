@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from pool.lab import loopback
 from pool.lab.loopback import LabHost
 from pool.ssh import host_keys
 from tests.conftest import Cli, add_ssh
+from tests.e2e.test_jump import configure
 
 
 def exec_all(cli: Cli, *words: str, hosts: str = "all", **env: str) -> tuple[int, str, str]:
@@ -101,6 +104,24 @@ def test_a_changed_key_is_refused(ready: Cli, lab: list[LabHost], tmp_path: Path
         assert (alone.rc, alone.stdout) == (255, "")
         assert "HOST IDENTIFICATION HAS CHANGED" in alone.stderr
     assert exec_all(ready, "--", "echo in") == (0, "gpu[1-2] (2)\nin\n", "")
+
+
+def test_a_host_that_turns_away_is_asked_again(ready: Cli, lab: list[LabHost]) -> None:
+    """An sshd that hangs up before it asks who comes, since too many come at once, is not even noticed."""
+    usual, narrow = "MaxStartups 100", "MaxStartups 1:100:1"
+    configure(lab[0], usual, narrow)
+    try:
+        with socket.create_connection((lab[0].address, lab[0].port)) as first:
+            away = exec_all(ready, "--", "echo in")
+            timer = threading.Timer(0.3, first.close)
+            timer.start()
+            then = exec_all(ready, "--", "echo in")
+            timer.join()
+    finally:
+        configure(lab[0], narrow, usual)
+    assert away[:2] == (11, "gpu2 (1)\nin\n")
+    assert away[2].startswith("pool: gpu1: kex_exchange_identification: ")
+    assert then == (0, "gpu[1-2] (2)\nin\n", "")
 
 
 def test_a_host_that_is_gone(cli: Cli, machine: Callable[[], LabHost]) -> None:
