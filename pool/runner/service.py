@@ -100,8 +100,13 @@ class Service:
 
     def open(self, peer: Peer, head: dict[str, Any]) -> Opened:
         """Begin the stream that `head["verb"]` says: what to answer, and what then serves it, to its end."""
-        opened: Opened = self._found(self._openers, peer, head)(peer, head)
-        return opened
+        answer, serve = self._found(self._openers, peer, head)(peer, head)
+
+        def connected(stream: Stream) -> None:
+            with self._activity.at(str(head["job"])):
+                serve(stream)
+
+        return answer, connected if "job" in head else serve
 
     def _found(self, verbs: dict[str, Any], peer: Peer, head: dict[str, Any]) -> Any:
         verb = head.get("verb")

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from pool.client import Client
 from pool.task.script import STAY
 from tests.conftest import Cli
+from tests.e2e.test_streams import ECHO, client  # noqa: F401 - a fixture
 from tests.runner_host import RunnerHost, until
 
 
@@ -65,21 +67,28 @@ def test_a_beginning_that_fails_ends_it(ready: Cli, tmp_path: Path) -> None:
     assert one(ready, "dev-bad")["status"] == "failed"
 
 
-def test_it_is_stopped_when_nobody_is_there(ready: Cli, tmp_path: Path) -> None:
-    """The plan says so; the one that nobody watches stops, with the reason; the other, which is watched, does not."""
-    folder = write(tmp_path, inactivity_duration="1s")
+def test_it_is_stopped_when_nobody_is_there(ready: Cli, client: Client, tmp_path: Path) -> None:  # noqa: F811
+    """The plan says so, and afterwards the reason; one that is watched, and one with an open connection, stay up."""
+    folder = write(tmp_path, inactivity_duration="1s", commands=["python3 echo.py &"])
+    (folder / "echo.py").write_text(ECHO, encoding="ascii")
     words = ("run", "-f", "dev.dstack.yml", "-y", "-n")
     plan = ready(*words, "dev-idle", "--dry-run", cwd=folder)
     assert "; at most 6h; stopped when nobody was connected for 1s\n" in plan.stderr, plan
     watched = ready.start(*words, "dev-watched", cwd=folder)
+    assert ready(*words, "dev-open", "-d", cwd=folder).rc == 0
+    _, stream = client.open(
+        "port", run="dev-open", rank=0, port=int(until(lambda: ready("logs", "dev-open").stdout, "it"))
+    )
     assert ready(*words, "dev-idle", "-d", cwd=folder).rc == 0
     until(lambda: one(ready, "dev-idle")["finished"], "its end")
-    time.sleep(2)  # the other has begun before it
-    assert one(ready, "dev-watched")["status"] == "running"
+    time.sleep(2)  # the others have begun before it
+    assert [one(ready, name)["status"] for name in ("dev-watched", "dev-open")] == ["running", "running"]
+    stream.close()
     run = one(ready, "dev-idle")
     assert (run["status"], run["exit_code"]) == ("stopped", None)
     assert run["jobs"][0]["reason"] == "nobody was connected to it for longer than inactivity_duration"
     assert ready("attach", "dev-idle").rc == 0
+    until(lambda: one(ready, "dev-open")["finished"], "the end of the one that was let go")
     assert ready("stop", "dev-watched", "-y").rc == 0
     watched.communicate(timeout=30)
     assert watched.returncode == 0
