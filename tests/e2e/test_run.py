@@ -393,7 +393,7 @@ def test_files_that_are_not_there(ready: Cli, write: Write, tmp_path: Path) -> N
         ([".", "-f", "none.yml"], "none.yml: No such file or directory"),
         (["."], "./.dstack.yml: No such file or directory"),
         ([".", "-f", "."], ".: Is a directory"),
-        ([], "the following arguments are required: WORKING_DIR"),
+        ([], "./.dstack.yml: No such file or directory"),
     ):
         done = ready("run", *words, cwd=folder)
         assert (done.rc, len(done.stderr.splitlines())) == (2, 2), done
