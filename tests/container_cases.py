@@ -15,6 +15,7 @@ import pytest
 
 from pool.runner.container import labels
 from pool.runner.engine import Engine, EngineError
+from pool.task.script import STAY, build_script
 from tests.runner_host import POOL, Bridge, RefusalError, RunnerHost, until
 
 #: The command of the image `prints`.
@@ -177,6 +178,19 @@ def test_what_ignores_a_stop_is_killed_after_its_grace(bench: Bench) -> None:
     bench.bridge.ask("stop", job=bench.job, grace_s=0.3)
     end = bench.bridge.end_of(bench.job)
     assert (end["exit_code"], end["reason"]) == (137, "stopped")
+    bench.until_free()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_dev_environment_ends_at_once(bench: Bench, asked: bool) -> None:
+    """By a stop, and when nobody is connected: what keeps it up needs no kill."""
+    script = build_script(["echo begun", STAY])
+    bench.start(script or "", stop_duration_s=600, inactivity_s=None if asked else 0.5)
+    bench.until_logged(b"begun\n")
+    if asked:
+        bench.bridge.ask("stop", job=bench.job, grace_s=600)
+    end = bench.bridge.end_of(bench.job)
+    assert (end["exit_code"], end["reason"]) == (130, "stopped" if asked else "inactivity")
     bench.until_free()
 
 
