@@ -94,7 +94,7 @@ class Client:
             _send_all(link, _head("GET", "/streams", 0, upgrade=True))
             _check_status(link, wanted=101)
             stream.say(Frame(OPEN, 0, {"verb": verb, **head}))
-            answer = stream.next()
+            answer = stream.first()
             if answer.kind == ERROR:
                 raise from_json(answer.head)
         except BaseException as error:

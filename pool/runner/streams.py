@@ -153,6 +153,21 @@ class OwnStream:
         self._sending = threading.Lock()
         self._ended = False
 
+    def first(self) -> Frame:
+        """The first frame, and not a byte of what follows: that may be no frame at all. StreamError."""
+        try:
+            data = self._exactly(4)
+            found = self._decoder.feed(data + self._exactly(min(int.from_bytes(data, "big"), frames.MAX_FRAME)))
+        except (OSError, FrameError) as error:
+            raise StreamError("cut off: {}".format(error)) from error
+        return found[0]
+
+    def _exactly(self, count: int) -> bytes:
+        data = self.socket.recv(count, socket.MSG_WAITALL)
+        if len(data) < count:
+            raise StreamError("cut off")
+        return data
+
     def next(self) -> Frame:
         """The next frame of whatever kind; StreamError where none comes."""
         while not self._arrived:

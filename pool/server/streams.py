@@ -95,7 +95,7 @@ def _serve(link: socket.socket, openers: dict[str, Opener]) -> None:
     own = OwnStream(link)
     try:
         link.sendall(_UPGRADED)
-        asked = own.next()
+        asked = own.first()
         try:
             head, serve = _open(link, openers, asked)
         except Exception as error:

@@ -74,6 +74,7 @@ class _Door(paramiko.ServerInterface):
     def __init__(self, open_shell: OpenShell, open_port: OpenPort) -> None:
         self._open_shell, self._open_port = open_shell, open_port
         self._sessions: dict[int, paramiko.Channel] = {}
+        self._asking = threading.Lock()
         self._terminals: dict[int, dict[str, Any]] = {}
         self._shells: dict[int, Stream] = {}
         self._ports: dict[int, Stream] = {}
@@ -157,23 +158,33 @@ class _Door(paramiko.ServerInterface):
         try:
             stream = self._shells[number] = self._open_shell(argv, self._terminals.get(number))
         except PoolError as error:
-            threading.Thread(target=_tell, args=(channel, error), daemon=True).start()
+            threading.Thread(target=self._tell, args=(channel, error), daemon=True).start()
             return True
         threading.Thread(target=self._shell, args=(channel, stream), daemon=True).start()
         return True
 
+    def _await_yes(self, channel: paramiko.Channel) -> None:
+        """Until the client has its yes: paramiko sends it after us, and a channel that ends before is a broken one.
+
+        Its thread does one thing after the other, so an answer to another question comes through once it was sent.
+        """
+        with self._asking:
+            channel.get_transport().global_request("ready@pool", wait=True)
+
+    def _tell(self, channel: paramiko.Channel, error: PoolError) -> None:
+        """Why there is no shell, as the shell's own last words."""
+        self._await_yes(channel)
+        with contextlib.suppress(OSError, EOFError):
+            channel.sendall_stderr(f"pool: {error.message}\r\n".encode())
+            channel.send_exit_status(error.exit_code)
+        channel.close()
+        self._sessions.pop(channel.get_id(), None)
+
     def _shell(self, channel: paramiko.Channel, stream: Stream) -> None:
+        self._await_yes(channel)
         _carry(channel, stream, both=False)
         for each in (self._sessions, self._terminals, self._shells):
             each.pop(channel.get_id(), None)
-
-
-def _tell(channel: paramiko.Channel, error: PoolError) -> None:
-    """Why there is no shell, as the shell's own last words."""
-    with contextlib.suppress(OSError, EOFError):
-        channel.sendall_stderr(f"pool: {error.message}\r\n".encode())
-        channel.send_exit_status(error.exit_code)
-    channel.close()
 
 
 def _carry(channel: paramiko.Channel, stream: Stream, *, both: bool) -> None:

@@ -225,3 +225,18 @@ def test_two_streams_are_joined(sides: tuple[Side, Side]) -> None:
     assert (command.read() or Frame(0, 0, {})).body == b"out"
     with pytest.raises(StreamError, match="broken"):
         command.read()
+
+
+def test_what_follows_the_first_frame_may_be_no_frame() -> None:
+    """Not a byte of it is taken, however close it comes; a first frame that is none is an error."""
+    one, other = socket.socketpair()
+    own_end = OwnStream(other)
+    one.sendall(frames.encode(Frame(frames.REPLY, 0, {"yes": 1})) + b"SSH-2.0-")
+    assert own_end.first().head == {"yes": 1}
+    assert other.recv(100) == b"SSH-2.0-"
+    one.sendall(b"HTTP/1.0 400 no such thing\r\n")
+    one.shutdown(socket.SHUT_WR)
+    with pytest.raises(StreamError, match="cut off"):
+        own_end.first()
+    one.close()
+    other.close()
