@@ -30,17 +30,20 @@ def write(client: Client) -> str:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     _replace(os.path.join(folder, "known_hosts"), f"{_ALIAS} {told['host_key']}\n")
     text = _HEAD + "".join(_host(run, folder) for run in told["runs"])
-    path = os.path.join(folder, "config")
-    _replace(path, text)
-    return path
+    _replace(path(), text)
+    return path()
+
+
+def path() -> str:
+    """The entry's settings."""
+    return os.path.join(config.path("ssh"), "config")
 
 
 def include_line() -> str:
     """The line of ~/.ssh/config that brings the entry in. InputError where ssh cannot be told of our folder."""
-    path = os.path.join(config.path("ssh"), "config")
-    if any(letter in path for letter in '"%\n\\*?['):
-        raise InputError(f"ssh cannot be told of a file of this name: {path!a}", hint="export POOL_STATE_DIR=…")
-    return f'Include "{path}"'
+    if any(letter in path() for letter in '"%\n\\*?['):
+        raise InputError(f"ssh cannot be told of a file of this name: {path()!a}", hint="export POOL_STATE_DIR=…")
+    return f'Include "{path()}"'
 
 
 def is_included() -> bool:
@@ -97,28 +100,28 @@ def _absolute(paths: str) -> str:
 
 def _person_s() -> list[str]:
     try:
-        with open(_path(), encoding="utf-8", errors="surrogateescape") as file:
+        with open(_person_s_path(), encoding="utf-8", errors="surrogateescape") as file:
             return file.read().splitlines()
     except FileNotFoundError:
         return []
 
 
 def _write_person_s(lines: list[str]) -> None:
-    path = os.path.realpath(_path())  # a link into a repository of dotfiles stays one
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o600
-    _replace(path, "".join(line + "\n" for line in lines), mode)
+    file = os.path.realpath(_person_s_path())  # a link into a repository of dotfiles stays one
+    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    mode = os.stat(file).st_mode & 0o777 if os.path.exists(file) else 0o600
+    _replace(file, "".join(line + "\n" for line in lines), mode)
 
 
-def _path() -> str:
+def _person_s_path() -> str:
     return os.path.expanduser("~/.ssh/config")
 
 
-def _replace(path: str, text: str, mode: int = 0o600) -> None:
+def _replace(file: str, text: str, mode: int = 0o600) -> None:
     """Whole or not at all: ssh may read it at any moment."""
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{file}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
+    with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as writing:
+        writing.write(text)
     os.chmod(temporary, mode)
-    os.rename(temporary, path)
+    os.rename(temporary, file)

@@ -54,6 +54,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "name": run.name,
         "user": run.user,
         "type": run.spec.type,
+        "ide": run.spec.ide,
         "status": str(run.status),
         "finished": run.finished,
         "exit_code": run.exit_code,

@@ -36,8 +36,6 @@ def notes(task: TaskConfig) -> Iterator[str]:
         yield "repos: . has no effect: a run always takes its folder along"
     if task.ports:
         yield "ports have no effect yet: nothing is forwarded; until then: ssh -L"
-    if task.ide:
-        yield "ide has no effect yet: no link for the editor is printed"
     if task.files:
         yield "files has no effect yet: only the folder itself is sent"
     yield from _process_notes(task)
