@@ -21,6 +21,7 @@ _CHUNK = 1 << 18
 
 def carry(stream: Either, sock: socket.socket) -> None:
     """Between `stream` and the connected `sock`; both are closed at the end."""
+    _linger(sock, True)  # were this process killed, the kernel would end the connection as if all had been sent
 
     def inward() -> None:
         while True:
@@ -39,12 +40,18 @@ def carry(stream: Either, sock: socket.socket) -> None:
             stream.write(chunk)
         stream.end()
 
+    whole = True
+
     def broken(why: str) -> None:
-        _cut(sock)
+        nonlocal whole
+        whole = False
+        cut(sock)
         stream.close(why)
 
     _both(inward, outward, broken)
     stream.close()
+    if whole:
+        _linger(sock, False)
     sock.close()
 
 
@@ -86,9 +93,15 @@ def _both(first: Callable[[], None], second: Callable[[], None], broken: Callabl
     beside.join()
 
 
-def _cut(sock: socket.socket) -> None:
-    """End a connection so that its other side sees that it was cut off (RST), and who reads here wakes."""
+def cut(sock: socket.socket) -> None:
+    """Have a connection end so that its other side sees that it was cut off (RST), and who reads here wakes."""
+    _linger(sock, True)
     with contextlib.suppress(OSError):
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.shutdown(socket.SHUT_RD)
+
+
+def _linger(sock: socket.socket, reset: bool) -> None:
+    """Whether closing the socket resets the connection, however it comes to be closed."""
+    if sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))

@@ -26,8 +26,8 @@ class PortVerbs:
         Waits up to `wait_s` for the job.
         """
         folder, port = self._asked(peer, head)
-        listens = self._ports.wait(folder, port, min(float(head.get("wait_s", 0)), 30.0))
-        return {"listens": listens, "taken": not listens and self._ports.is_taken(port)}
+        listens, taken = self._ports.wait(folder, port, min(float(head.get("wait_s", 0)), 30.0))
+        return {"listens": listens, "taken": taken}
 
     def open_port(self, peer: Peer, head: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Stream], None]]:
         """A connection to a TCP port of the job. Refused with `not_listening`, or `refused` by the job itself."""

@@ -22,7 +22,8 @@ _LISTENS = "0A"
 _CONNECT_S = 10.0
 #: Who listens is looked up again after this long: it takes a look at every process of the host.
 _KNOWN_S = 5.0
-_LOOK_EVERY_S = 0.2
+#: Between looks: at first, and where it takes long. A look takes milliseconds of the host's time.
+_LOOK_EVERY_S = (0.1, 1.0)
 
 
 class _Socket(NamedTuple):
@@ -46,14 +47,21 @@ class Ports:
     def __init__(self) -> None:
         self._known: dict[tuple[str, int], _Place] = {}
 
-    def wait(self, folder: JobFolder, port: int, wait_s: float) -> bool:
-        """True once the job listens on `port`, False when it does not within `wait_s` or has ended."""
+    def wait(self, folder: JobFolder, port: int, wait_s: float) -> tuple[bool, bool]:
+        """`(listens, taken)`: whether the job listens on `port`, and if not, whether something else of the host does.
+
+        Waits up to `wait_s` for the job; not when it has ended or its port is taken.
+        """
         deadline = time.monotonic() + wait_s
+        pause = _LOOK_EVERY_S[0]
+        taken = False
         while self._place(folder, port) is None:
-            if time.monotonic() >= deadline or folder.exit is not None:
-                return False
-            time.sleep(_LOOK_EVERY_S)
-        return True
+            seen, taken = taken, self._is_taken(folder, port)  # seen twice: the job itself may just have begun
+            if time.monotonic() >= deadline or folder.exit is not None or (seen and taken):
+                return False, taken
+            time.sleep(pause)
+            pause = min(pause * 1.3, _LOOK_EVERY_S[1])
+        return True, False
 
     def connect(self, folder: JobFolder, port: int) -> socket.socket | None:
         """A connection to the job's port; None when the job does not listen there. OSError when it is refused."""
@@ -67,9 +75,12 @@ class Ports:
             place = self._place(folder, port)
             return None if place is None else _connected(int(place.process["pid"]), place.addresses, port)
 
-    def is_taken(self, port: int) -> bool:
-        """True when something of this host's own network listens on `port`, whoever it is."""
-        return bool(_listening(os.getpid(), port))
+    def _is_taken(self, folder: JobFolder, port: int) -> bool:
+        """True when something listens on `port` of this host's own network and the job is in that network alone."""
+        if not _listening(os.getpid(), port):
+            return False
+        ours = _network(os.getpid())
+        return all(_network(pid) in (ours, "") for pid in _pids(folder))
 
     def _place(self, folder: JobFolder, port: int) -> _Place | None:
         known = self._known.get((folder.job, port))
@@ -83,10 +94,9 @@ class Ports:
 
 
 def _find(folder: JobFolder, port: int) -> _Place | None:
-    started = folder.started
-    if started is None or folder.exit is not None:
+    if folder.started is None or folder.exit is not None:
         return None
-    pids = processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
+    pids = _pids(folder)
     ours = _network(os.getpid())
     networks = {_network(pid): pid for pid in pids}
     for network, pid in networks.items():
@@ -98,6 +108,24 @@ def _find(folder: JobFolder, port: int) -> _Place | None:
             addresses = [address for each in sockets for address in _reached_at(each.address)]
             return _Place(processes.identity(pid), addresses, time.monotonic())
     return None
+
+
+def program_at(port: int) -> str | None:
+    """Which program of this machine listens on `port`, as `name (pid 1)`; None where that cannot be told."""
+    wanted = {each.inode for each in _listening(os.getpid(), port)}
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()] if wanted else ():
+        if wanted & set(_held(pid)):
+            try:
+                with open("/proc/{}/comm".format(pid), encoding="utf-8", errors="replace") as file:
+                    return "{} (pid {})".format(file.read().strip(), pid)
+            except OSError:
+                continue
+    return None
+
+
+def _pids(folder: JobFolder) -> list[int]:
+    started = folder.started or {}
+    return processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
 
 
 def _network(pid: int) -> str:
