@@ -23,11 +23,16 @@ def own_run(ctx: Context, user: str, name: str) -> Run:
     return run
 
 
-def running_job(run: Run, rank: int) -> Job:
-    """The job of `rank`, running. NotFoundError, or ConflictError with a `cause`: `waits` before, `ended` after."""
+def job_of(run: Run, rank: int) -> Job:
+    """The job of `rank`, however it stands; NotFoundError."""
     if not 0 <= rank < len(run.jobs):
         raise NotFoundError(f"{run.name} has no rank {rank}: it has {len(run.jobs)}", hint="--rank 0")
-    job = run.jobs[rank]
+    return run.jobs[rank]
+
+
+def running_job(run: Run, rank: int) -> Job:
+    """The job of `rank`, running. NotFoundError, or ConflictError with a `cause`: `waits` before, `ended` after."""
+    job = job_of(run, rank)
     what = run.name if len(run.jobs) == 1 else f"rank {rank} of {run.name}"
     if job.status in FINISHED:
         raise ConflictError(f"{what} has ended: {job.status}", hint=f"pool logs {run.name}", cause="ended")

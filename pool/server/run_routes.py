@@ -10,13 +10,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pool.errors import InputError, PoolError
-from pool.lifecycle import code, stop, submit
+from pool.lifecycle import code, ports, stop, submit
 from pool.lifecycle.follow import Notice, Output, follow, states
 from pool.lifecycle.streams import own_run, running_job
 from pool.runner import frames
 from pool.runner.frames import Frame
 from pool.server.endpoint import Asked, answers_json, answers_stream, event
-from pool.server.views import plan_json, run_json
+from pool.server.views import plan_json, ports_json, run_json
 from pool.ssh.identity import public_host_key
 from pool.task.check import check_file
 from pool.task.options import parse_options
@@ -62,6 +62,14 @@ def run_routes(ctx: Context) -> list[Route]:
         job = running_job(own_run(ctx, asked.user, asked.path["name"]), int(asked.query.get("rank") or 0))
         return ctx.keeper.request(str(job.host_id), "where", job=job.id)[0]
 
+    def forwarded(asked: Asked) -> dict[str, Any]:
+        options = parse_options({"ports": asked.body["ports"]} if asked.body.get("ports") else {})
+        found = ports.forwarded(ctx, asked.user, asked.path["name"], int(asked.body.get("rank") or 0), options)
+        return {"ports": ports_json(found)}
+
+    def port_stands(asked: Asked) -> dict[str, Any]:
+        return ports.standing(ctx, asked.user, asked.body | {"run": asked.path["name"]})
+
     return [
         Route("/validate", answers_json(_validated), methods=["POST"]),
         Route("/needed", answers_json(lambda asked: submit.needed(_run_asked(asked))), methods=["POST"]),
@@ -70,6 +78,8 @@ def run_routes(ctx: Context) -> list[Route]:
         Route("/runs", answers_json(submitted), methods=["POST"]),
         Route("/runs/{name}", answers_json(lambda asked: run_json(ctx.store.runs.named(asked.path["name"])))),
         Route("/runs/{name}/stop", answers_json(stopped), methods=["POST"]),
+        Route("/runs/{name}/ports", answers_json(forwarded), methods=["POST"]),
+        Route("/runs/{name}/port", answers_json(port_stands), methods=["POST"]),
         Route("/runs/{name}/follow", answers_stream(lambda asked: _follow(ctx, asked))),
         Route("/runs/{name}/where", answers_json(where)),
         Route("/ssh", answers_json(ssh)),

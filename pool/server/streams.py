@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import paramiko
 
 from pool.errors import InputError, PoolError
+from pool.lifecycle.ports import open_port
 from pool.lifecycle.streams import open_stream, own_run, running_job
 from pool.runner import frames
 from pool.runner.carry import join
@@ -46,7 +47,7 @@ def openers(ctx: Context) -> dict[str, Opener]:
     """Every stream that a command may open."""
 
     def port(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
-        return _joined(open_stream(ctx, user, head, "port", port=int(head["port"])))
+        return _joined(open_port(ctx, user, head))
 
     def ssh(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
         run = own_run(ctx, user, str(head["run"]))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from pool.states import FINISHED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pool.host import Gpu, HostView
     from pool.lifecycle.submit import Plan
     from pool.offer import Offer, Refusal
-    from pool.run import Job, Run
+    from pool.run import Job, Port, Run
 
 
 def host_json(view: HostView) -> dict[str, Any]:
@@ -63,8 +65,14 @@ def run_json(run: Run) -> dict[str, Any]:
         "folder": run.folder,
         "stop_asked": run.stop_asked,
         "image": _image_json(run),
+        "ports": ports_json(run.spec.ports),
         "jobs": [job_json(job) for job in run.jobs],
     }
+
+
+def ports_json(ports: Iterable[Port]) -> list[dict[str, Any]]:
+    """Ports to forward; `local` is null where any free one will do."""
+    return [{"container": port.container, "local": port.local} for port in ports]
 
 
 def _image_json(run: Run) -> dict[str, Any] | None:
@@ -106,6 +114,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "image": spec.image,
         "max_duration_s": spec.max_duration_s,
         "inactivity_s": spec.inactivity_s,
+        "ports": ports_json(spec.ports),
         "notes": list(spec.notes),
         "request": _request_json(plan),
         "offers": [_offer_json(rank, offer) for rank, offer in enumerate(plan.offers)],

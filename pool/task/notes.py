@@ -34,8 +34,6 @@ def notes(task: TaskConfig) -> Iterator[str]:
         yield "utilization_policy has no effect yet: the run is not stopped when its GPUs are idle"
     if wrote("repos") and task.repos:
         yield "repos: . has no effect: a run always takes its folder along"
-    if task.ports:
-        yield "ports have no effect yet: nothing is forwarded; until then: ssh -L"
     if task.files:
         yield "files has no effect yet: only the folder itself is sent"
     yield from _process_notes(task)

@@ -125,7 +125,7 @@ def apply_options(task: TaskConfig, options: RunOptions | None = None, profile: 
     if options.env:
         changes["env"] = {**task.env, **dict(parse_entry(item) for item in options.env)}
     if options.ports:
-        changes["ports"] = _ports(task, options)
+        changes["ports"] = merged_ports(task.ports, options)
     return task.model_copy(update=changes)
 
 
@@ -136,8 +136,9 @@ def _from_profile(task: TaskConfig, profile: Policy) -> dict[str, Any]:
     return {name: getattr(profile, name) for name in written}
 
 
-def _ports(task: TaskConfig, options: RunOptions) -> tuple[Port, ...]:
-    ports = override_ports(task.ports, options.ports)
+def merged_ports(declared: tuple[Port, ...], options: RunOptions) -> tuple[Port, ...]:
+    """The ports of a task with those of the options added, or over them; InputError when they collide."""
+    ports = override_ports(declared, options.ports)
     clash = equal_port(ports)
     if clash:
         raise InputError(f"-p: {clash[1]}", hint="add -p LOCAL:CONTAINER with another local port")

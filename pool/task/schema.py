@@ -159,7 +159,7 @@ class TaskConfig(Policy):
     )
     registry_auth: RegistryAuth | None = Field(None, description="Login for a private registry.")
     ports: Annotated[tuple[Port, ...], Form(parse_ports, PORTS)] = Field(
-        (), description='Forwarded to 127.0.0.1: `6000`, `80:8080`, `"*:8080"`. Not yet: the plan says so.'
+        (), description='Forwarded to 127.0.0.1 while one is attached: `6000`, `80:8080` (local:job), `"*:8080"`.'
     )
     resources: Resources = Field(Resources.model_validate({}), description="What each node needs.")
     volumes: Annotated[tuple[str, ...], _mounts(parse_volume, "volumes")] = Field(

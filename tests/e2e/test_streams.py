@@ -65,7 +65,7 @@ def test_a_port_of_a_job(ready: Cli, write: Write, client: Client) -> None:  # n
         back: dict[int, str] = {}
 
         def echo(number: int) -> None:
-            _, stream = client.open("port", run="echo-1", rank=0, port=port)
+            _, stream = client.open("port", run="echo-1", rank=0, port=port, attached=True)
             sender = threading.Thread(target=lambda: (stream.write(data[number]), stream.end()))
             sender.start()
             back[number] = hashlib.sha256(received(stream)).hexdigest()
@@ -79,10 +79,12 @@ def test_a_port_of_a_job(ready: Cli, write: Write, client: Client) -> None:  # n
             thread.join(60)
         assert back == {number: hashlib.sha256(each).hexdigest() for number, each in enumerate(data)}
         with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(RunnerError, match="does not listen"):
-            client.open("port", run="echo-1", rank=0, port=other.getsockname()[1])  # the host's, not the job's
+            client.open(
+                "port", run="echo-1", rank=0, port=other.getsockname()[1], attached=True
+            )  # the host's, not the job's
         with pytest.raises(NotFoundError, match="no rank 7"):
-            client.open("port", run="echo-1", rank=7, port=port)
+            client.open("port", run="echo-1", rank=7, port=port, attached=True)
     finally:
         ready("stop", "echo-1", "--abort")
     with pytest.raises(ConflictError, match="has ended"):
-        client.open("port", run="echo-1", rank=0, port=port)
+        client.open("port", run="echo-1", rank=0, port=port, attached=True)
