@@ -9,6 +9,7 @@
     code/                                 uploaded folders, by content hash
     secrets/                              env of runs not yet ended, one 0600 file each
     ansible/                              the log of each provisioning
+    places/                               how far the output of each run was shown here
 
 `POOL_SERVER` is the socket of a server that somebody else runs, as a head node's (roles/pool_server); without it and
 without `POOL_STATE_DIR`, the one of this machine's head node is used by whom it lets in.

@@ -1,4 +1,4 @@
-"""Shows a run as it goes: every rank's output, what changes, and its end. `pool run`, `attach` and `logs` are this.
+"""Shows a run as it goes: every rank's output, what changes, and its end. `pool logs`, and attached.py, are this.
 
 A reader keeps its offsets, so when the server is restarted under it, it goes on at the very byte.
 """
@@ -9,13 +9,17 @@ import sys
 import time
 
 from pool.cli import render
-from pool.cli.terminal import Prefixer, Sanitiser
+from pool.cli.terminal import Dress, Prefixer, Sanitiser
 from pool.client import Client, died
-from pool.errors import InterruptError, RunError, ServerError, parted
+from pool.errors import ServerError, parted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    #: `write(data, noted)`: write it all, and say to `noted` how many bytes were, each time that some were.
+    Write = Callable[[bytes, Callable[[int], object]], object]
 
 #: After this long without a server a reader gives up, and before that says that it waits.
 _RECONNECT_S = 60.0
@@ -24,24 +28,45 @@ _HOSTS_NAMED = 8
 DEV_ENVIRONMENT = "dev-environment"
 
 
-class Follower:
-    """Follows one run to its end."""
+def _write_all(data: bytes, noted: Callable[[int], object]) -> None:
+    render.write_bytes(data)
+    noted(len(data))
 
-    def __init__(self, run: dict[str, Any], *, ranks: list[int] | None = None, live: bool = True, quiet: bool = False):
+
+class Follower:
+    """Follows one run to its end; `places` of ranks are `attempt:offset` to go on from."""
+
+    def __init__(
+        self,
+        run: dict[str, Any],
+        *,
+        ranks: list[int] | None = None,
+        live: bool = True,
+        quiet: bool = False,
+        places: Mapping[int, str] | None = None,
+        write: Write = _write_all,
+        on_shown: Callable[[], object] = lambda: None,
+    ) -> None:
         self.run = run
         self.incomplete = False  #: something of the log of now could not be had
+        self.shown = dict(places or {})  #: rank -> `attempt:offset` of the next byte that was not shown
         self._ranks = ranks or [job["rank"] for job in run["jobs"]]
         self._live, self._quiet = live, quiet
-        self._places: dict[int, str] = {}  # rank -> `attempt:offset` of the next byte
-        width = len(str(max(self._ranks)))
-        self._prefixers = {rank: Prefixer(rank, width) for rank in self._ranks} if len(self._ranks) > 1 else {}
-        self._sanitisers = {rank: Sanitiser() for rank in self._ranks} if sys.stdout.isatty() else {}
+        self._places = {rank: place for rank, place in self.shown.items() if rank in self._ranks}  # of the next to ask
+        self._write, self._on_shown = write, on_shown
+        self._rest: _Piece | None = None  #: what was being written when something came in between
+        width, many, tty = len(str(max(self._ranks))), len(self._ranks) > 1, sys.stdout.isatty()
+        self._dresses = {
+            rank: Dress(Prefixer(rank, width) if many else None, Sanitiser() if tty else None) for rank in self._ranks
+        }
         self._waits = False
         self._told: dict[int, tuple[Any, ...]] = {}
 
     def follow(self) -> dict[str, Any]:
         """Until the run's end (or, not `live`, the log's end of now); the run as it is then."""
         lost_at = None
+        if self._rest:
+            self._put(self._rest)
         while True:
             try:
                 for head, body in Client(start=lost_at is None or died()).stream("GET", self._path()):
@@ -80,23 +105,34 @@ class Follower:
             self.incomplete = not self._live
             render.note(f"pool: rank {head['rank']}: {head['notice']}")
         else:
-            rank = head["rank"]
-            self._places[rank] = f"{head['attempt']}:{head['offset'] + len(body)}"
-            self._show(rank, self._sanitisers[rank].feed(body) if rank in self._sanitisers else body)
+            rank, attempt, end = head["rank"], head["attempt"], head["offset"] + len(body)
+            dress = self._dresses[rank]
+            data = dress.feed(body)
+            self._places[rank] = f"{attempt}:{end}"
+            self._put(_Piece(rank, attempt, data, end - len(data) if dress.plain else None, end - dress.held))
             if self._live:
                 self._tell()
 
-    def _show(self, rank: int, data: bytes) -> None:
-        if rank in self._prefixers:
-            data = self._prefixers[rank].feed(data)
-        if data:
-            render.write_bytes(data)
+    def _put(self, piece: _Piece) -> None:
+        """Write it, or the rest of it; what was shown is known at every moment."""
+        self._rest = piece
+
+        def noted(number: int) -> None:
+            piece.written += number
+            offset = piece.offset()
+            if offset is not None:
+                self.shown[piece.rank] = f"{piece.attempt}:{offset}"
+
+        if piece.data:
+            self._write(piece.data[piece.written :], noted)
+        else:
+            noted(0)
+        self._rest = None
+        self._on_shown()
 
     def _finish(self) -> None:
-        for rank, sanitiser in self._sanitisers.items():
-            self._show(rank, sanitiser.finish())
-        for prefixer in self._prefixers.values():
-            render.write_bytes(prefixer.finish())
+        for dress in self._dresses.values():
+            render.write_bytes(dress.finish())
         if self._live:
             self._tell(last=True)
 
@@ -120,6 +156,21 @@ class Follower:
             return True
         attempt, _, offset = self._places.get(job["rank"], "0:0").partition(":")
         return bool(int(attempt) == job["attempt"] and int(offset) >= job["log_bytes"])
+
+
+class _Piece:
+    """Some output on its way to stdout. Bytes that are shown as they are count one by one, others only together."""
+
+    def __init__(self, rank: int, attempt: int, data: bytes, begin: int | None, end: int) -> None:
+        self.rank, self.attempt, self.data = rank, attempt, data
+        self.written = 0
+        self._begin, self._end = begin, end
+
+    def offset(self) -> int | None:
+        """In the log, of the first byte that was not shown; None where that cannot be said."""
+        if self.written == len(self.data):
+            return self._end
+        return None if self._begin is None else self._begin + self.written
 
 
 def _told(run: dict[str, Any], jobs: list[dict[str, Any]]) -> str:
@@ -152,53 +203,3 @@ def _ranges(ranks: list[int]) -> str:
         else:
             runs.append([rank])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def follow_to_end(follower: Follower) -> int:
-    """Follow; Ctrl-C asks whether to stop the run or to let it go on. The run's exit code."""
-    stopped = False
-    while True:
-        try:
-            run = follower.follow()
-            break
-        except KeyboardInterrupt:
-            answer = _ask_about(follower.run["name"])
-            if answer == "detach":
-                render.note(f"\nthe run goes on\ntry: pool attach {follower.run['name']}")
-                return 0
-            if answer == "stop":
-                abort = stopped
-                Client().post(f"/runs/{follower.run['id']}/stop", {"abort": abort})
-                render.note("pool: killing it now" if abort else "pool: stopping it; Ctrl-C again to kill it")
-                stopped = True
-    return exit_code(run, stopped=stopped)
-
-
-def exit_code(run: dict[str, Any], *, stopped: bool = False) -> int:
-    """The run's exit code; InterruptError when the user stopped it here, RunError when it ended without one.
-
-    A dev-environment that was stopped has ended well: 0.
-    """
-    if run["exit_code"] is not None:
-        code: int = run["exit_code"]
-        return code
-    if stopped:
-        raise InterruptError(f"{run['name']} was stopped")
-    if run["type"] == DEV_ENVIRONMENT and run["status"] == "stopped":  # the one end that it has
-        return 0
-    why, hint = parted(next((job["reason"] for job in run["jobs"] if job["reason"]), ""))
-    text = f"{run['name']} {run['status']}" + (f": {why}" if why else "")
-    raise RunError(text, hint=hint or f"pool logs {run['name']}")
-
-
-def _ask_about(name: str) -> str:
-    """stop | detach | go on. Without a terminal an interrupt means stop, as with any program in the foreground."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return "stop"
-    sys.stderr.write(f"\n{name}: [s]top it, [d]etach and let it run, or Enter to go on watching? ")
-    sys.stderr.flush()
-    try:
-        answer = sys.stdin.readline().strip().lower()
-    except KeyboardInterrupt:
-        return "stop"
-    return {"s": "stop", "stop": "stop", "d": "detach", "detach": "detach"}.get(answer, "go on")

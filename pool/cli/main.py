@@ -33,7 +33,7 @@ COMMANDS = {
     "run": "run a task on the pool",
     "runs": "list the runs",
     "logs": "show what a run wrote",
-    "attach": "show a run's output again, to its end",
+    "attach": "go on with a run's output and ports, to its end",
     "stop": "end a run",
     "ssh-config": "have your own ssh find the live runs by name",
     "proxy": "carry a connection of ssh to a running job",

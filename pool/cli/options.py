@@ -29,7 +29,13 @@ REQUEST = (
 RUN = (
     (("-n", "--name"), "name", "NAME", "name of the run (default: made up)", False),
     (("-e", "--env"), "env", "NAME[=V]", "set a variable of the task; without a value, take yours (repeatable)", True),
-    (("-p", "--port"), "ports", "[L:]PORT", "a port of the task, as in `ports` (repeatable)", True),
+    (
+        ("-p", "--port"),
+        "ports",
+        "[L:]PORT",
+        "forward a port of the task to 127.0.0.1: 6006, 8000:80, *:80 (repeatable)",
+        True,
+    ),
     (("--max-duration",), "max_duration", "TIME", "stop it after this long: 2h, 1h30m, off", False),
     (("--retry",), "retry", None, "try again when it fails or its host is lost, for an hour", False),
     (("--priority",), "priority", "N", "0 to 100; higher goes first", False),

@@ -31,6 +31,9 @@ def write_plan(plan: dict[str, Any], out: TextIO) -> None:
     if plan["inactivity_s"]:
         say(f"; stopped when nobody was connected for {span(plan['inactivity_s'])}")
     say("\n")
+    if plan["ports"]:
+        ports = (f"{port['local'] or 'free'} -> {port['container']}" for port in plan["ports"])
+        say(f"ports     127.0.0.1: {', '.join(ports)}\n")
     for note in plan["notes"]:
         say(f"note      {note}\n")
     if plan["offers"]:

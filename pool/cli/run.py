@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pool.forward import Forwards
+
 _EXAMPLES = """\
 examples:
   pool run . -f train.dstack.yml                 plan, question, output; ends with the run's exit code
@@ -19,6 +21,7 @@ examples:
   pool run . -f train.dstack.yml -y -d           no question, do not stay for the output
   pool run . -f train.dstack.yml --lr 0.1        what follows is ${{ run.args }} in the task
   pool run . -f train.dstack.yml -- -n 3         the same, for arguments that pool has too
+  pool run . -f train.dstack.yml -p 6006         its port 6006 at http://127.0.0.1:6006 meanwhile
 
 Ctrl-C asks whether to stop the run or to leave it running.
 """
@@ -99,14 +102,24 @@ def _run(args: argparse.Namespace) -> int:
         raise BlockedError(plan["reason"], hint=plan["suggestion"] or "pool ps")
     if args.dry_run:
         return 0
+    forwards = None if args.detach else _bound(plan["ports"])
     render.confirm("Run it?" if plan["offers"] else "Run it once hosts are free?", yes=args.yes)
     run = _submit(asked, quiet=args.quiet)
     if args.detach:
         sys.stdout.write(run["name"] + "\n")
         return 0
-    from pool.cli.follow import Follower, follow_to_end  # here: the server is at work meanwhile
+    from pool.cli.attached import stay  # here: the server is at work meanwhile
 
-    return follow_to_end(Follower(run, quiet=args.quiet))
+    return stay(run, forwards, quiet=args.quiet)
+
+
+def _bound(ports: list[dict[str, Any]]) -> Forwards | None:
+    """The local ports, before anything is sent."""
+    if not ports:
+        return None
+    from pool.cli.attached import bound
+
+    return bound(ports)
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:

@@ -27,6 +27,11 @@ class Sanitiser:
         self._decoder = getincrementaldecoder("utf-8")("backslashreplace")
         self._held = ""
 
+    @property
+    def held(self) -> int:
+        """How many bytes were fed and not given yet."""
+        return len(self._held) + len(self._decoder.getstate()[0])
+
     def feed(self, chunk: bytes) -> bytes:
         """The safe form of what is complete so far."""
         text = self._held + self._decoder.decode(chunk)
@@ -47,6 +52,11 @@ class Prefixer:
         self._prefix = f"[{rank:>{width}}] ".encode()
         self._part = b""
 
+    @property
+    def held(self) -> int:
+        """How many bytes were fed and not given yet."""
+        return len(self._part)
+
     def feed(self, chunk: bytes) -> bytes:
         """Every line that is complete, prefixed; one that is too long is cut."""
         lines = (self._part + chunk).split(b"\n")
@@ -60,6 +70,36 @@ class Prefixer:
         """The last line, when it has no end."""
         part, self._part = self._part, b""
         return self._prefix + part + b"\n" if part else b""
+
+
+class Dress:
+    """What is done to the output of one rank on its way to stdout: a prefix, safety, both or nothing."""
+
+    def __init__(self, prefixer: Prefixer | None, sanitiser: Sanitiser | None) -> None:
+        self._steps = [step for step in (prefixer, sanitiser) if step]
+
+    @property
+    def held(self) -> int:
+        """How many bytes were fed and are yet to be shown. Of whole lines, a prefixer's, a sanitiser holds nothing."""
+        return self._steps[0].held if self._steps else 0
+
+    @property
+    def plain(self) -> bool:
+        """True when bytes are shown as they are."""
+        return not self._steps
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What to show of it now."""
+        for step in self._steps:
+            chunk = step.feed(chunk)
+        return chunk
+
+    def finish(self) -> bytes:
+        """What to show at the end."""
+        rest = b""
+        for step in self._steps:
+            rest = (step.feed(rest) if rest else b"") + step.finish()
+        return rest
 
 
 def _safe(text: str) -> bytes:

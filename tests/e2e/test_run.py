@@ -433,7 +433,7 @@ def test_ctrl_c_at_a_terminal(ready: Cli, write: Write) -> None:
     person.expect_exact("the run goes on\r\ntry: pool attach ctrl-c")
     assert person.wait() == 0
     person = ready.person("attach", "ctrl-c", cwd=folder)
-    person.expect_exact("up\r\n")
+    person.expect_exact("ctrl-c running on gpu")
     person.sendintr()
     person.expect_exact(question)
     person.sendline("s")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pool.cli.follow import Follower, exit_code
+from pool.cli.attached import exit_code
+from pool.cli.follow import Follower
 from pool.errors import InterruptError, RunError
 
 
