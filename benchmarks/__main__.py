@@ -27,6 +27,7 @@ ROWS = {
     "container": "`pool run` in a container",
     "server_share": "the server's share",
     "log_stream": "log stream",
+    "port_forward": "port forward",
     "throughput": "runs per second",
     "matching": "matching",
     "gang": "`pool run`, gangs",

@@ -22,6 +22,7 @@ from pool.provision.playbook import run_playbook
 from pool.ssh import connection, host_keys
 from pool.ssh.destination import Target
 from tests.conftest import Cli, add_ssh, pinned
+from tests.e2e.test_ports import ECHO, Attached, echoed, free
 
 Machine = Callable[[], LabHost]
 
@@ -198,7 +199,7 @@ def test_what_a_jump_host_refuses(
 
 
 def test_a_host_behind_a_jump_host(cli: Cli, bastion: LabHost, behind: LabHost, tmp_path: Path) -> None:
-    """It is added, shown, added again without -J, runs a task, outlives its jump host's death, and is removed."""
+    """It is added, shown, added again without -J, runs a task with a port, outlives its jump host, and is removed."""
     words, before = add_ssh(behind, "-J", spec(bastion)), len(logged(behind))
     unknown = cli(*words)
     assert unknown.rc == 13, unknown
@@ -223,6 +224,7 @@ def test_a_host_behind_a_jump_host(cli: Cli, bastion: LabHost, behind: LabHost, 
     for command in (["ssh", behind.name], ["exec", "--hosts", behind.name, "-L"]):
         there = cli(*command, "--", "echo through")
         assert (there.rc, there.stdout.split()[-1]) == (0, "through"), there
+    _reach_a_port(cli, behind, tmp_path)
     loopback.stop(bastion)
     there = cli("exec", "--hosts", behind.name, "--", "echo through")
     assert (there.rc, there.stdout, "Connection refused" in there.stderr) == (11, "", True), there
@@ -242,3 +244,17 @@ def test_a_host_behind_a_jump_host(cli: Cli, bastion: LabHost, behind: LabHost, 
         time.sleep(0.1)
     assert cli("rm", behind.name, "-y").rc == 0
     assert Path(cli.env["POOL_STATE_DIR"], "known_hosts").read_text() == ""
+
+
+def _reach_a_port(cli: Cli, host: LabHost, path: Path) -> None:
+    """Of a job on a host whose own sshd forwards nothing."""
+    assert "AllowTcpForwarding no" in (folder(host) / "sshd_config").read_text()
+    port, local = free(), free()
+    (path / "p.dstack.yml").write_text(f"type: task\nname: ported\ncommands: [python3 echo.py {port}]\n")
+    (path / "echo.py").write_text(ECHO)
+    attached = Attached(cli.start("run", ".", "-f", "p.dstack.yml", "-y", "-p", f"{local}:{port}", cwd=path))
+    attached.until("http")
+    data = os.urandom(3_000_000)
+    assert echoed(local, data) == data
+    assert cli("stop", "ported", "--abort").rc == 0
+    attached.process.wait(30)

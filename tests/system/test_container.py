@@ -8,6 +8,7 @@ import os
 import signal
 import tarfile
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pool.lab.system import SystemLab
 from pool.runner import processes
 from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
+from tests.e2e.test_ports import Attached, free
 from tests.runner_host import RunnerHost
 from tests.system.docker import docker_machines
 from tests.system.site import FORKS, HUNGRY, Site, until
@@ -253,3 +255,22 @@ def _tar(name: str, data: bytes) -> bytes:
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
     return made.getvalue()
+
+
+def test_a_port_in_a_network_of_its_own(docker_host: Site) -> None:
+    """What listens on 127.0.0.1 within the container is reached, never what has that number on the host."""
+    docker_host.on("node1", "systemd-run --quiet --unit=same-port python3 -m http.server --bind 0.0.0.0 8000")
+    try:
+        local, page = free(), os.urandom(300_000).hex()
+        script = "sleep 3; busybox httpd -f -p 127.0.0.1:8000 -h /workflow"
+        docker_host.run("ported", script, files={"page": page}, gpu=0, image="tiny:1")
+        attached = Attached(docker_host.cli.start("attach", "ported", "-p", f"{local}:8000"))
+        attached.until("ported running")
+        with urllib.request.urlopen(f"http://127.0.0.1:{local}/page", timeout=60) as answer:  # held until it listens
+            assert answer.read().decode() == page
+        attached.until(f"http://127.0.0.1:{local} -> port 8000 of ported")
+        assert not [line for line in attached.lines if "another program" in line]
+        docker_host.cli("stop", "ported", "--abort")
+        attached.process.wait(30)
+    finally:
+        docker_host.on("node1", "systemctl stop same-port")
