@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, InputError, RunnerError, UnreachableError
-from pool.lifecycle.streams import job_of, open_stream, own_run, running_job
+from pool.lifecycle.streams import job_of, open_in, own_run, running_job
 from pool.task.options import merged_ports
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def standing(ctx: Context, user: str, head: dict[str, Any]) -> dict[str, Any]:
 
 def open_port(ctx: Context, user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Stream]:
     """A connection to the port. ConflictError, RunnerError and UnreachableError say by their cause whether to wait."""
-    port = _allowed(own_run(ctx, user, str(head["run"])), head)
-    return open_stream(ctx, user, head, "port", port=port)
+    run = own_run(ctx, user, str(head["run"]))
+    return open_in(ctx, run, head, "port", port=_allowed(run, head))
 
 
 def _look(ctx: Context, user: str, head: dict[str, Any], wait_s: float) -> dict[str, Any]:

@@ -44,6 +44,10 @@ def running_job(run: Run, rank: int) -> Job:
 
 def open_stream(ctx: Context, user: str, head: dict[str, Any], verb: str, **more: Any) -> tuple[dict[str, Any], Stream]:
     """Open `verb` in the job that `head["run"]` and `head["rank"]` name; HostError as the host says."""
-    run = own_run(ctx, user, str(head["run"]))
+    return open_in(ctx, own_run(ctx, user, str(head["run"])), head, verb, **more)
+
+
+def open_in(ctx: Context, run: Run, head: dict[str, Any], verb: str, **more: Any) -> tuple[dict[str, Any], Stream]:
+    """The same for a run that is known to be the user's."""
     job = running_job(run, int(head.get("rank") or 0))
     return ctx.keeper.open(str(job.host_id), verb, job=job.id, **more)

@@ -20,8 +20,6 @@ from pool.runner.jobs import JobFolder
 _CLONE_NEWNET = 0x40000000
 _LISTENS = "0A"
 _CONNECT_S = 10.0
-#: Who listens is looked up again after this long: it takes a look at every process of the host.
-_KNOWN_S = 5.0
 #: Between looks: at first, and where it takes long. A look takes milliseconds of the host's time.
 _LOOK_EVERY_S = (0.1, 1.0)
 
@@ -34,11 +32,19 @@ class _Socket(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a job's port is: in the network of this process, at one of these addresses."""
+    """Where a job's port is: in the network of `process` (of `processes.identity`), at one of the addresses.
 
-    process: dict[str, Any]  # of `processes.identity`
+    `held` are the links in /proc by which processes have the sockets that listen: while they have, they listen. To ask
+    the kernel who listens takes it 5 ms on a large machine.
+    """
+
+    process: dict[str, Any]
     addresses: list[str]
-    found_at: float
+    held: dict[str, str]
+
+    @property
+    def stands(self) -> bool:
+        return bool(self.held) and processes.alive(self.process) and all(map(_leads, self.held, self.held.values()))
 
 
 class Ports:
@@ -68,12 +74,7 @@ class Ports:
         place = self._place(folder, port)
         if place is None:
             return None
-        try:
-            return _connected(int(place.process["pid"]), place.addresses, port)
-        except OSError:
-            del self._known[folder.job, port]  # what was known may be old
-            place = self._place(folder, port)
-            return None if place is None else _connected(int(place.process["pid"]), place.addresses, port)
+        return _connected(int(place.process["pid"]), place.addresses, port)
 
     def _is_taken(self, folder: JobFolder, port: int) -> bool:
         """True when something listens on `port` of this host's own network and the job is in that network alone."""
@@ -84,7 +85,7 @@ class Ports:
 
     def _place(self, folder: JobFolder, port: int) -> _Place | None:
         known = self._known.get((folder.job, port))
-        if known and time.monotonic() - known.found_at < _KNOWN_S and processes.alive(known.process):
+        if known and known.stands:
             return known
         self._known.pop((folder.job, port), None)
         found = _find(folder, port)
@@ -94,6 +95,7 @@ class Ports:
 
 
 def _find(folder: JobFolder, port: int) -> _Place | None:
+    """Among all processes of the job."""
     if folder.started is None or folder.exit is not None:
         return None
     pids = _pids(folder)
@@ -101,12 +103,13 @@ def _find(folder: JobFolder, port: int) -> _Place | None:
     networks = {_network(pid): pid for pid in pids}
     for network, pid in networks.items():
         sockets = _listening(pid, port)
+        inodes = {each.inode for each in sockets}
+        held = {path: inode for each in pids if inodes for path, inode in _held(each).items() if inode in inodes}
         if network == ours:
-            held = {inode for each in pids if _network(each) == ours for inode in _held(each)} if sockets else set()
-            sockets = [each for each in sockets if each.inode in held]
+            sockets = [each for each in sockets if each.inode in held.values()]
         if sockets:
             addresses = [address for each in sockets for address in _reached_at(each.address)]
-            return _Place(processes.identity(pid), addresses, time.monotonic())
+            return _Place(processes.identity(pid), addresses, held)
     return None
 
 
@@ -114,7 +117,7 @@ def program_at(port: int) -> str | None:
     """Which program of this machine listens on `port`, as `name (pid 1)`; None where that cannot be told."""
     wanted = {each.inode for each in _listening(os.getpid(), port)}
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()] if wanted else ():
-        if wanted & set(_held(pid)):
+        if wanted & set(_held(pid).values()):
             try:
                 with open("/proc/{}/comm".format(pid), encoding="utf-8", errors="replace") as file:
                     return "{} (pid {})".format(file.read().strip(), pid)
@@ -137,16 +140,16 @@ def _network(pid: int) -> str:
 
 def _listening(pid: int, port: int) -> list[_Socket]:
     """The sockets that listen on `port` in the network of `pid`."""
-    found = []
+    found, wanted = [], ":{:04X} ".format(port)
     for name in ("tcp", "tcp6"):
         try:
             with open("/proc/{}/net/{}".format(pid, name)) as file:
-                rows = [line.split() for line in file.readlines()[1:]]
+                rows = [line.split() for line in file if wanted in line]  # there may be thousands
         except OSError:
             continue
         for row in rows:
             address, _, number = row[1].rpartition(":")
-            if row[3] == _LISTENS and int(number, 16) == port:
+            if row[3] == _LISTENS and wanted == ":{} ".format(number):
                 found.append(_Socket(_readable(address), row[9]))
     return found
 
@@ -167,17 +170,25 @@ def _reached_at(address: str) -> list[str]:
     return ["127.0.0.1"] if address == "0.0.0.0" else [address]
 
 
-def _held(pid: int) -> list[str]:
-    """The inodes of the sockets that a process holds."""
-    folder, found = "/proc/{}/fd".format(pid), []
+def _held(pid: int) -> dict[str, str]:
+    """The sockets that a process holds: inodes by their links in /proc."""
+    folder, found = "/proc/{}/fd".format(pid), {}
     try:
         for name in os.listdir(folder):
-            target = os.readlink(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            target = os.readlink(path)
             if target.startswith("socket:["):
-                found.append(target[len("socket:[") : -1])
+                found[path] = target[len("socket:[") : -1]
     except OSError:
         pass
     return found
+
+
+def _leads(path: str, inode: str) -> bool:
+    try:
+        return os.readlink(path) == "socket:[{}]".format(inode)
+    except OSError:
+        return False
 
 
 def _connected(pid: int, addresses: list[str], port: int) -> socket.socket:
