@@ -3,7 +3,8 @@
 One that is shared (`POOL_SERVER`, or a head node's) is never started from here: systemd does that.
 
     Client().get("/hosts")                       JSON
-    Client().stream("GET", "/runs/x/follow")     frames: (head, body) pairs
+    Client().stream("GET", "/runs/x/states")     frames: (head, body) pairs
+    Client().events("follow", run="x", live=1)   the same over a stream, for much at once
     Client().open("port", run="x", port=6006)    bytes both ways
 
 Each call is a connection of its own; there is nothing to open or close.
@@ -65,23 +66,18 @@ class Client:
 
         An `error` head is raised. ServerError when the stream is cut off before its `end` head.
         """
-        from pool.runner.frames import PING, Decoder
-
-        decoder = Decoder()
         with self._connect() as link:
             _send(link, method, path, body)
-            rest = _check_status(link)
-            while True:
-                for frame in decoder.feed(rest):
-                    if "error" in frame.head:
-                        raise from_json(frame.head["error"])
-                    if frame.kind != PING:
-                        yield frame.head, frame.body
-                    if "end" in frame.head:
-                        return
-                rest = _receive(link)
-                if not rest:
-                    raise _cut_off()
+            yield from _frames(link, _check_status(link))
+
+    def events(self, verb: str, **head: Any) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The frames of a stream that only the server speaks on; as of `stream`."""
+        from pool.runner.frames import OPEN, Frame, encode
+
+        with self._connect() as link:
+            _upgrade(link)
+            _send_all(link, encode(Frame(OPEN, 0, {"verb": verb, **head}), local=True))
+            yield from _frames(link, b"")
 
     def open(self, verb: str, **head: Any) -> tuple[dict[str, Any], OwnStream]:
         """Open a stream: the head of the answer, and the stream, to be closed in the end. The PoolError it answers."""
@@ -91,8 +87,7 @@ class Client:
         link = self._connect()
         stream = OwnStream(link)
         try:
-            _send_all(link, _head("GET", "/streams", 0, upgrade=True))
-            _check_status(link, wanted=101)
+            _upgrade(link)
             stream.say(Frame(OPEN, 0, {"verb": verb, **head}))
             answer = stream.first()
             if answer.kind == ERROR:
@@ -228,6 +223,30 @@ def _send_all(link: socket.socket, data: bytes) -> None:
         link.sendall(data)
     except (BrokenPipeError, ConnectionResetError):
         return  # it may have answered before it hung up: whoever reads finds out
+
+
+def _upgrade(link: socket.socket) -> None:
+    """Make a stream of a connection to the server."""
+    _send_all(link, _head("GET", "/streams", 0, upgrade=True))
+    _check_status(link, wanted=101)
+
+
+def _frames(link: socket.socket, rest: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Heads and bodies, `rest` having been read, up to the one with `end`."""
+    from pool.runner.frames import ERROR, PING, REPLY, Decoder
+
+    decoder = Decoder(local=True)
+    while True:
+        for frame in decoder.feed(rest):
+            if frame.kind == ERROR or "error" in frame.head:
+                raise from_json(frame.head if frame.kind == ERROR else frame.head["error"])
+            if frame.kind not in (PING, REPLY):
+                yield frame.head, frame.body
+            if "end" in frame.head:
+                return
+        rest = _receive(link)
+        if not rest:
+            raise _cut_off()
 
 
 def _receive(link: socket.socket) -> bytes:

@@ -69,7 +69,7 @@ class Follower:
             self._put(self._rest)
         while True:
             try:
-                for head, body in Client(start=lost_at is None or died()).stream("GET", self._path()):
+                for head, body in Client(start=lost_at is None or died()).events("follow", **self._asked()):
                     lost_at = None
                     if "end" in head:
                         self.run = head["end"]
@@ -92,10 +92,9 @@ class Follower:
             render.note("pool: the server was stopped; waiting for it\ntry: pool server start")
         time.sleep(0.1)
 
-    def _path(self) -> str:
-        words = [f"rank={rank}" for rank in self._ranks]
-        words += [f"from={rank}:{place}" for rank, place in self._places.items()]
-        return f"/runs/{self.run['id']}/follow?live={int(self._live)}&" + "&".join(words)
+    def _asked(self) -> dict[str, Any]:
+        places = {str(rank): place for rank, place in self._places.items()}
+        return {"run": self.run["id"], "ranks": self._ranks, "places": places, "live": self._live}
 
     def _take(self, head: dict[str, Any], body: bytes) -> None:
         if "run" in head:

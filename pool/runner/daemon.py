@@ -172,10 +172,9 @@ class Connection:
 
     def send(self, frame: Frame) -> None:
         """Send one frame. What cannot be sent whole ends the connection: the next frame would be taken for its rest."""
-        data = frames.encode(frame)
         with self._sending:
             try:
-                self._socket.sendall(data)
+                frames.send(self._socket, frame)
             except OSError:
                 self.hang_up()
 

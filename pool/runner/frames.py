@@ -2,7 +2,9 @@
 
     u32 length of what follows | u8 kind | u32 stream | u32 length of head | head (JSON) | body | u32 crc32
 
-Integers are big-endian; the crc covers everything between the length and itself. A frame is at most MAX_FRAME bytes.
+Integers are big-endian; the crc covers everything between the length and itself, but on a socket within one machine
+(`local`) not the body: nothing flips there, and much of what it costs to pass bytes on would be that sum.
+A frame is at most MAX_FRAME bytes.
 A stream number ties a REPLY or ERROR to its REQUEST or OPEN, and what belongs to an open stream to it (streams.py);
 EVENT, PING and PONG use 0. End of stream inside or between frames is a disconnect, never a success.
 """
@@ -15,6 +17,7 @@ import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the CLI imports this too
+    import socket
     from typing import Any
 
 REQUEST, REPLY, ERROR, EVENT, PING, PONG = 1, 2, 3, 4, 5, 6
@@ -49,21 +52,37 @@ class Frame:
         self.body = body
 
 
-def encode(frame: Frame) -> bytes:
+def encode(frame: Frame, *, local: bool = False) -> bytes:
     """The frame's bytes; FrameError when it is larger than the other side would take."""
+    return b"".join(_parts(frame, local))  # a body is up to 1 MiB: it is copied once
+
+
+def send(link: socket.socket, frame: Frame, *, local: bool = False) -> None:
+    """Send the frame, all of it, without a copy of its body. OSError, FrameError."""
+    parts = _parts(frame, local)
+    sent = link.sendmsg(parts)
+    for part in parts:
+        if sent < len(part):
+            link.sendall(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+
+
+def _parts(frame: Frame, local: bool) -> tuple[bytes, bytes, bytes]:
     head = json.dumps(frame.head, separators=(",", ":")).encode()
     if len(frame.body) > MAX_BODY or len(head) > MAX_HEAD:
         raise FrameError("frame too large: head {} B, body {} B".format(len(head), len(frame.body)))
     front = _FIXED.pack(frame.kind, frame.stream, len(head)) + head
-    crc = zlib.crc32(frame.body, zlib.crc32(front))
-    # A body is up to 1 MiB: it is copied once.
-    return b"".join((_LENGTH.pack(len(front) + len(frame.body) + 4), front, frame.body, _LENGTH.pack(crc)))
+    crc = zlib.crc32(front)
+    if not local:
+        crc = zlib.crc32(frame.body, crc)
+    return _LENGTH.pack(len(front) + len(frame.body) + 4) + front, frame.body, _LENGTH.pack(crc)
 
 
 class Decoder:
     """Turns chunks of bytes into frames, keeping what is incomplete for the next chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, local: bool = False) -> None:
+        self._local = local
         self._buffer = bytearray()
 
     def feed(self, chunk: bytes) -> list[Frame]:
@@ -77,22 +96,22 @@ class Decoder:
             if len(self._buffer) < 4 + length:
                 break
             with memoryview(self._buffer) as whole, whole[4 : 4 + length] as data:
-                frames.append(_decode(data))
+                frames.append(_decode(data, self._local))
             del self._buffer[: 4 + length]
         return frames
 
 
-def _decode(data: memoryview) -> Frame:
+def _decode(data: memoryview, local: bool) -> Frame:
     """The frame in `data`, of which nothing is kept: it is copied once."""
     end = len(data) - 4
     (crc,) = _LENGTH.unpack_from(data, end)
-    with data[:end] as inner:
-        if zlib.crc32(inner) != crc:
-            raise FrameError("checksum mismatch")
     kind, stream, head_length = _FIXED.unpack_from(data)
     body_at = _FIXED.size + head_length
     if body_at > end:
         raise FrameError("head is longer than its frame")
+    with data[: body_at if local else end] as summed:
+        if zlib.crc32(summed) != crc:
+            raise FrameError("checksum mismatch")
     try:
         head = json.loads(bytes(data[_FIXED.size : body_at]))
     except (ValueError, RecursionError) as error:

@@ -148,7 +148,7 @@ class OwnStream:
 
     def __init__(self, link: socket.socket) -> None:
         self.socket = link
-        self._decoder = Decoder()
+        self._decoder = Decoder(local=True)
         self._arrived: deque[Frame] = deque()
         self._sending = threading.Lock()
         self._ended = False
@@ -202,10 +202,9 @@ class OwnStream:
 
     def say(self, frame: Frame) -> None:
         """Send one frame of whatever kind; StreamError when the other side has gone."""
-        data = frames.encode(frame)
         with self._sending:
             try:
-                self.socket.sendall(data)
+                frames.send(self.socket, frame, local=True)
             except OSError as error:
                 raise StreamError("cut off: {}".format(error)) from error
 

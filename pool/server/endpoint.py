@@ -67,9 +67,9 @@ def answers_stream(act: Callable[[Asked], Iterator[Frame]]) -> Callable[[Request
         def sent() -> Iterator[bytes]:
             try:
                 for frame in act(asked):
-                    yield frames.encode(frame)
+                    yield frames.encode(frame, local=True)
             except Exception as error:
-                yield frames.encode(event({"error": _as_pool_error(error, request).to_json()}))
+                yield frames.encode(event({"error": _as_pool_error(error, request).to_json()}), local=True)
 
         return StreamingResponse(sent(), media_type="application/octet-stream")
 

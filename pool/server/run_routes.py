@@ -1,4 +1,4 @@
-"""Routes about runs: plan, submit, list, follow, stop, and the folders they need."""
+"""Routes about runs: plan, submit, list, stop, and the folders they need. Following one is a stream: streams.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pool.errors import InputError, PoolError
+from pool.errors import PoolError
 from pool.lifecycle import code, ports, stop, submit
-from pool.lifecycle.follow import Notice, Output, follow, states
+from pool.lifecycle.follow import states
 from pool.lifecycle.streams import own_run, running_job
 from pool.runner import frames
 from pool.runner.frames import Frame
@@ -80,7 +80,6 @@ def run_routes(ctx: Context) -> list[Route]:
         Route("/runs/{name}/stop", answers_json(stopped), methods=["POST"]),
         Route("/runs/{name}/ports", answers_json(forwarded), methods=["POST"]),
         Route("/runs/{name}/port", answers_json(port_stands), methods=["POST"]),
-        Route("/runs/{name}/follow", answers_stream(lambda asked: _follow(ctx, asked))),
         Route("/runs/{name}/where", answers_json(where)),
         Route("/ssh", answers_json(ssh)),
         Route("/runs/{name}/states", answers_stream(lambda asked: _states(ctx, asked))),
@@ -104,32 +103,6 @@ def _run_asked(asked: Asked) -> submit.Asked:
         args=tuple(body.get("args") or ()),
         env=dict(body.get("env") or {}),
     )
-
-
-def _follow(ctx: Context, asked: Asked) -> Iterator[Frame]:
-    """The run's output and states; the last frame's head has `end`: the run as it is then."""
-    run = ctx.store.runs.named(asked.path["name"])
-    try:
-        ranks = [int(rank) for rank in asked.query.getlist("rank")]
-        places = dict(_place(text) for text in asked.query.getlist("from"))
-    except ValueError as error:
-        raise InputError(f"not a rank or offset: {error}") from error
-    for item in follow(ctx, run, ranks=ranks, places=places, live=asked.query.get("live") == "1"):
-        if isinstance(item, Output):
-            yield event({"rank": item.rank, "attempt": item.attempt, "offset": item.offset}, item.data)
-        elif isinstance(item, Notice):
-            yield event({"rank": item.rank, "notice": item.text})
-        elif item is None:
-            yield Frame(frames.PING, 0, {})
-        else:
-            yield event({"run": run_json(item)})
-    yield event({"end": run_json(ctx.store.runs.get(run.id))})
-
-
-def _place(text: str) -> tuple[int, tuple[int, int]]:
-    """`rank:attempt:offset`, from where a reader goes on."""
-    rank, attempt, offset = (int(word) for word in text.split(":"))
-    return rank, (attempt, offset)
 
 
 def _states(ctx: Context, asked: Asked) -> Iterator[Frame]:

@@ -23,12 +23,14 @@ from pool.runner import frames
 from pool.runner.carry import join
 from pool.runner.frames import Frame
 from pool.runner.streams import OwnStream, StreamError
+from pool.server.endpoint import event
+from pool.server.follow import followed
 from pool.server.peer import login_name, peer_uid
 from pool.ssh import inbound
 from pool.ssh.identity import host_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pool.lifecycle.context import Context
     from pool.runner.streams import Stream
@@ -59,7 +61,21 @@ def openers(ctx: Context) -> dict[str, Opener]:
             lambda number: open_stream(ctx, user, head, "port", port=number)[1],
         )
 
-    return {"port": port, "ssh": ssh}
+    def follow(_: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        return {}, lambda own: _say_all(own, followed(ctx, head))
+
+    return {"port": port, "ssh": ssh, "follow": follow}
+
+
+def _say_all(own: OwnStream, said: Iterator[Frame]) -> None:
+    """An error on the way is a last frame with an `error` head, as in the streams of endpoint.py."""
+    try:
+        for frame in said:
+            own.say(frame)
+    except StreamError:
+        raise
+    except Exception as error:
+        own.say(event({"error": _as_pool_error(error).to_json()}))
 
 
 def _joined(opened: tuple[dict[str, Any], Stream]) -> tuple[dict[str, Any], Serve]:

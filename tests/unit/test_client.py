@@ -83,7 +83,7 @@ def test_half_an_answer(serve: Serve, wrong: bytes) -> None:
 def test_streams(serve: Serve) -> None:
     """Frames until the one that says `end`; pings are not shown; without an end it was cut off."""
     body = b"".join(
-        frames.encode(frame)
+        frames.encode(frame, local=True)
         for frame in (
             Frame(frames.EVENT, 0, {"a": 1}, b"x"),
             Frame(frames.PING, 0, {}),
@@ -103,7 +103,7 @@ def test_streams(serve: Serve) -> None:
 def test_a_stream_that_ends_and_one_that_fails(serve: Serve) -> None:
     """`end` is the last; `error` is raised."""
     end, error = Frame(frames.EVENT, 0, {"end": 5}), Frame(frames.EVENT, 0, {"error": InputError("no").to_json()})
-    serve(answer(frames.encode(end) + frames.encode(error)))
+    serve(answer(frames.encode(end, local=True) + frames.encode(error, local=True)))
     assert [head for head, _ in Client(start=False).stream("GET", "/x")] == [{"end": 5}]
 
 

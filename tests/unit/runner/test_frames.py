@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import struct
 import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -67,6 +70,31 @@ def test_a_flipped_bit_never_comes_out(frame: Frame, data: st.DataObject) -> Non
     stream[bit // 8] ^= 1 << bit % 8
     with contextlib.suppress(FrameError):
         assert Decoder().feed(bytes(stream)) == []
+
+
+def test_within_one_machine_the_body_is_not_summed() -> None:
+    """The rest is, and both sides have to be of one mind about it."""
+    frame = Frame(1, 2, {"a": 1}, b"body")
+    (got,) = Decoder(local=True).feed(encode(frame, local=True))
+    assert _plain(got) == _plain(frame)
+    for decoder, wrong in ((Decoder(), encode(frame, local=True)), (Decoder(local=True), encode(frame))):
+        with pytest.raises(FrameError, match="checksum"):
+            decoder.feed(wrong)
+
+
+@given(_FRAMES)
+def test_sent_in_pieces(frame: Frame) -> None:
+    """Whatever the socket takes at once, the frame arrives whole."""
+
+    class Slow(socket.socket):
+        def sendmsg(self, parts: Iterable[Any], *_: Any) -> int:  # type: ignore[override]
+            return super().send(b"".join(parts)[:7])
+
+    here, there = socket.socketpair()
+    with Slow(fileno=here.detach()) as slow, there:
+        frames.send(slow, frame)
+        (got,) = Decoder().feed(there.recv(1 << 16))
+    assert _plain(got) == _plain(frame)
 
 
 @given(st.binary(max_size=400))
