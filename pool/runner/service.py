@@ -29,6 +29,7 @@ from pool.runner.ledger import HELD, Ledger, RefusedError
 from pool.runner.peer import Owners, Peer
 from pool.runner.port_verbs import PortVerbs
 from pool.runner.prepare import Preparer
+from pool.runner.shell_verbs import ShellVerbs
 from pool.runner.streams import Stream
 from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN, VERSION
 from pool.runner.watch import FolderWatch
@@ -78,6 +79,7 @@ class Service:
             CodeVerbs(self._archives),
             ImageVerbs(self._images, self._ledger, self._owners),
             PortVerbs(self._owners),
+            ShellVerbs(state, self._owners),
         )
         self._verbs = {name: method for room in rooms for name, method in _named("verb_", room)}
         self._openers = {name: method for room in rooms for name, method in _named("open_", room)}

@@ -1,0 +1,57 @@
+"""What tests of shells share: a stream's output, by where it went, and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+from pool.runner.streams import OwnStream, Stream, StreamError
+
+
+class Said:
+    """All that comes of a program until it has ended; read in the background, so that nothing waits for it."""
+
+    def __init__(self, stream: Stream | OwnStream) -> None:
+        self.stream = stream
+        self.out: dict[int, bytes] = {1: b"", 2: b""}
+        self._code: int | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def until(self, text: bytes, fd: int = 1) -> None:
+        """Until it has said this."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in self.out[fd], 30), self.out
+
+    def code(self, timeout_s: float = 30.0) -> int | None:
+        """Its exit code; None when the stream ended without one."""
+        self._thread.join(timeout_s)
+        assert not self._thread.is_alive(), self.out
+        self.stream.close()
+        return self._code
+
+    def _read(self) -> None:
+        with contextlib.suppress(StreamError):
+            while (frame := self.stream.read()) is not None:
+                with self._changed:
+                    if "exit" in frame.head:
+                        self._code = int(frame.head["exit"])
+                    self.out[frame.head.get("fd", 1)] += frame.body
+                    self._changed.notify_all()
+
+
+def said(stream: Stream | OwnStream, stdin: bytes | None = b"") -> tuple[int | None, bytes, bytes]:
+    """Exit code, stdout and stderr of a program that is given this and the end of its input; None: neither."""
+    heard = Said(stream)
+    if stdin is not None:
+        stream.write(stdin)
+        stream.end()
+    code = heard.code()
+    return code, heard.out[1], heard.out[2]
+
+
+def size(rows: int, columns: int) -> dict[str, Any]:
+    """A terminal."""
+    return {"rows": rows, "cols": columns, "term": "xterm-256color"}
