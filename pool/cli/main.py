@@ -25,7 +25,7 @@ COMMANDS = {
     "drain": "give a host no new jobs",
     "undrain": "give a host jobs again",
     "rm": "take a host out of the pool",
-    "ssh": "open a shell on a host, or run a command there",
+    "ssh": "open a shell inside of a running job, or on a host",
     "exec": "run a command on many hosts and group what they say",
     "inventory": "print the hosts as a dynamic inventory for Ansible",
     "images": "list the container images on the hosts",

@@ -48,6 +48,9 @@ def openers(ctx: Context) -> dict[str, Opener]:
     def port(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
         return _joined(open_stream(ctx, user, head, "port", port=int(head["port"])))
 
+    def shell(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        return _joined(open_stream(ctx, user, head, "shell", argv=head.get("argv"), tty=head.get("tty")))
+
     def ssh(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
         run = own_run(ctx, user, str(head["run"]))
         running_job(run, int(head.get("rank") or 0))
@@ -58,7 +61,7 @@ def openers(ctx: Context) -> dict[str, Opener]:
             lambda number: open_stream(ctx, user, head, "port", port=number)[1],
         )
 
-    return {"port": port, "ssh": ssh}
+    return {"port": port, "shell": shell, "ssh": ssh}
 
 
 def _joined(opened: tuple[dict[str, Any], Stream]) -> tuple[dict[str, Any], Serve]:

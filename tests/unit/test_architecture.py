@@ -38,8 +38,9 @@ ALLOWED = {
     "lifecycle": NOUNS | {"task", "scheduler", "store", "ssh", "provision", "runner"},
     "server": NOUNS | {"task", "scheduler", "store", "ssh", "provision", "lifecycle", "runner"},
     "client": NOUNS | {"task", "server", "runner"},
+    "inside": NOUNS | {"client", "runner"},
     "lab": {"config", "errors"},
-    "cli": NOUNS | {"task", "client", "server", "lab"},
+    "cli": NOUNS | {"task", "client", "inside", "server", "lab"},
     "runner": set(),
 }
 WITHOUT_A_NAME = {"utils", "util", "common", "helpers", "helper", "base", "core", "manager", "misc", "shared"}
