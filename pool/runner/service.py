@@ -19,6 +19,7 @@ from pool.runner.activity import Activity
 from pool.runner.archive import Archives
 from pool.runner.code_verbs import CodeVerbs
 from pool.runner.containers import Containers
+from pool.runner.copy_verbs import CopyVerbs
 from pool.runner.drain import Drain
 from pool.runner.forker import Forked
 from pool.runner.frames import MAX_BODY
@@ -80,6 +81,7 @@ class Service:
             ImageVerbs(self._images, self._ledger, self._owners),
             PortVerbs(self._owners),
             ShellVerbs(state, self._owners),
+            CopyVerbs(state, self._owners),
         )
         self._verbs = {name: method for room in rooms for name, method in _named("verb_", room)}
         self._openers = {name: method for room in rooms for name, method in _named("open_", room)}
