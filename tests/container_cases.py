@@ -9,6 +9,7 @@ import os
 import tarfile
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from pool.runner.container import labels
 from pool.runner.engine import Engine, EngineError
 from pool.task.script import STAY, build_script
 from tests.runner_host import POOL, Bridge, RefusalError, RunnerHost, until
-from tests.shells import Said, said, size
+from tests.shells import Said, fetched, said, sent, size
 
 #: The command of the image `prints`.
 PRINTS = ["sh", "-c", "echo out; echo err >&2; echo rank $DSTACK_NODE_RANK; exit 6"]
@@ -399,6 +400,23 @@ def test_who_goes_away_takes_the_program_inside_along(bench: Bench, tty: dict[st
     until(lambda: len(bench.host.alive(bench.job)) <= before, "the end of the shell")
     bench.write("go")
     assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    bench.until_free()
+
+
+def test_files_of_a_container_that_has_ended(bench: Bench, tmp_path: Path) -> None:
+    """Its folder is left: read and written there, and no link leads out of it."""
+    bench.start("mkdir made; echo file > made/file; ln -s /etc/hostname out; ln -s made/file in; chmod 600 made/file")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    fetched(bench.bridge, bench.job, "made", str(tmp_path / "made"))
+    assert (tmp_path / "made" / "file").read_text(encoding="ascii") == "file\n"
+    fetched(bench.bridge, bench.job, "/workflow/in", str(tmp_path / "in"))
+    assert (tmp_path / "in").read_text(encoding="ascii") == "file\n"
+    sent(bench.bridge, bench.job, str(tmp_path / "made"), "again")
+    with open(os.path.join(bench.host.path(bench.job, "work"), "again", "file"), encoding="ascii") as file:
+        assert file.read() == "file\n"
+    for path, why in (("out", "no such file"), ("/etc/hostname", "/workflow is left"), ("../spec.json", "is left")):
+        with pytest.raises(RefusalError, match=why):
+            bench.bridge.open("copy_out", job=bench.job, path=path)
     bench.until_free()
 
 

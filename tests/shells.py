@@ -1,12 +1,16 @@
-"""What tests of shells share: a stream's output, by where it went, and its exit code."""
+"""What tests of shells and copies share: a stream's output, by where it went, and its exit code; files, both ways."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import Any
 
+from pool.runner import tree
 from pool.runner.streams import OwnStream, Stream, StreamError
+from pool.transfer import _Reader
+from tests.runner_host import Bridge
 
 
 class Said:
@@ -50,6 +54,25 @@ def said(stream: Stream | OwnStream, stdin: bytes | None = b"") -> tuple[int | N
         stream.end()
     code = heard.code()
     return code, heard.out[1], heard.out[2]
+
+
+def fetched(bridge: Bridge, job: str, path: str, target: str) -> None:
+    """Copy out of a job's folder, to the path `target` here."""
+    stream = bridge.open("copy_out", job=job, path=path)
+    reader = _Reader(stream, lambda _: None)  # type: ignore[arg-type]
+    tree.unpack(reader.read, target)
+    reader.rest()
+    stream.close()
+
+
+def sent(bridge: Bridge, job: str, source: str, path: str) -> None:
+    """Copy into a job's folder."""
+    stream = bridge.open("copy_in", job=job, path=path, name=os.path.basename(source), folder=os.path.isdir(source))
+    tree.pack(source, stream.write)
+    stream.end()
+    answer = stream.read()
+    assert answer and answer.head == {"done": True}
+    stream.close()
 
 
 def size(rows: int, columns: int) -> dict[str, Any]:

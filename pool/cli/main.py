@@ -34,6 +34,7 @@ COMMANDS = {
     "runs": "list the runs",
     "logs": "show what a run wrote",
     "attach": "show a run's output again, to its end",
+    "cp": "copy files out of a job's folder, or into it",
     "stop": "end a run",
     "ssh-config": "have your own ssh find the live runs by name",
     "proxy": "carry a connection of ssh to a running job",

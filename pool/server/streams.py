@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import paramiko
 
 from pool.errors import InputError, PoolError
-from pool.lifecycle.streams import open_stream, own_run, running_job
+from pool.lifecycle.streams import open_copy, open_stream, own_run, running_job
 from pool.runner import frames
 from pool.runner.carry import join
 from pool.runner.frames import Frame
@@ -61,7 +61,14 @@ def openers(ctx: Context) -> dict[str, Opener]:
             lambda number: open_stream(ctx, user, head, "port", port=number)[1],
         )
 
-    return {"port": port, "shell": shell, "ssh": ssh}
+    def copy_out(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        return _joined(open_copy(ctx, user, head, "copy_out", path=head["path"]))
+
+    def copy_in(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        more = {name: head[name] for name in ("path", "name", "folder")}
+        return _joined(open_copy(ctx, user, head, "copy_in", **more))
+
+    return {"port": port, "shell": shell, "ssh": ssh, "copy_out": copy_out, "copy_in": copy_in}
 
 
 def _joined(opened: tuple[dict[str, Any], Stream]) -> tuple[dict[str, Any], Serve]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -279,3 +280,21 @@ def test_a_shell_is_inside_of_the_job_s_unit(site: Site, cards: list[str]) -> No
     assert person.exitstatus in (129, 137, 143)
     until(lambda: site.is_idle("node1"), "free GPUs")
     assert site.unit_pids("node1", unit) == []
+
+
+def test_files_are_copied_as_the_job_s_user(site: Site, tmp_path: Path) -> None:
+    """Though the runner is root: a link of a job's does not lead to what the job may not read, or write."""
+    site.on("node1", "echo secret > /root/secret; chmod 600 /root/secret")
+    script = "ln -s /root/secret out; ln -s /root up; echo mine > file; echo begun; sleep 1000"
+    site.run("copied", script, host="node1", gpu=0)
+    site.until_logged("copied", b"begun")
+    assert site.cli("cp", "copied:file", ".", cwd=tmp_path).rc == 0
+    assert (tmp_path / "file").read_text(encoding="ascii") == "mine\n"
+    for path in ("out", "/root/secret", "up/secret"):
+        refused = site.cli("cp", f"copied:{path}", "stolen", cwd=tmp_path)
+        assert refused.rc == 2 and "permission denied" in refused.stderr, refused
+    assert site.cli("cp", "file", "copied:up/there", cwd=tmp_path).rc != 0
+    assert site.cli("cp", "file", "copied:again", cwd=tmp_path).rc == 0
+    assert site.cli("ssh", "copied", "--", "stat -c %U again").stdout == "pool\n"
+    site.on("node1", "test ! -e /root/there; rm /root/secret")
+    assert not (tmp_path / "stolen").exists()
