@@ -122,9 +122,12 @@ class Cli:
 
     def person(self, *args: str, cwd: Any = None, **env: str) -> pexpect.spawn[str]:
         """The same at a terminal: `expect` waits for what it shows, `sendline` and `sendintr` type."""
-        words = self.argv(*args)
+        return self.person_of(*self.argv(*args), cwd=cwd, **env)
+
+    def person_of(self, *words: str, cwd: Any = None, **env: str) -> pexpect.spawn[str]:
+        """Likewise, any program."""
         return pexpect.spawn(
-            words[0], words[1:], cwd=cwd, env=self.env | env, encoding="utf-8", timeout=60, dimensions=(50, 200)
+            words[0], list(words[1:]), cwd=cwd, env=self.env | env, encoding="utf-8", timeout=60, dimensions=(50, 200)
         )
 
     @staticmethod

@@ -9,6 +9,7 @@ import os
 import tarfile
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pool.runner.container import labels
 from pool.runner.engine import Engine, EngineError
 from pool.task.script import STAY, build_script
 from tests.runner_host import POOL, Bridge, RefusalError, RunnerHost, until
+from tests.shells import Said, fetched, said, sent, size
 
 #: The command of the image `prints`.
 PRINTS = ["sh", "-c", "echo out; echo err >&2; echo rank $DSTACK_NODE_RANK; exit 6"]
@@ -328,6 +330,94 @@ def test_a_job_starts_once_however_often_it_is_asked_for(bench: Bench) -> None:
     assert bench.bridge.end_of(bench.job)["exit_code"] == 0
     assert bench.bridge.ask("start", job=bench.job)["state"] == "exited"
     assert bench.bridge.log(bench.job) == b"ran\n"
+
+
+_STAYS = "export LATER=1; echo begun; until [ -e go ]; do sleep 0.05; done"
+
+
+def test_a_command_inside_has_what_the_job_has(bench: Bench) -> None:
+    """Its variables and folder; both outputs apart, every byte, the end of input, and its exit code."""
+    bench.start(_STAYS, env={"A": "a\nb %$'\""})
+    bench.until_logged(b"begun\n")
+    bench.write("here")
+    line = 'printf "%s|" "$A" "$POOL_JOB_ID" "$LATER"; [ -e here ] && echo here; echo err >&2; exit 7'
+    code, out, err = said(bench.bridge.open("shell", job=bench.job, argv=[line]))
+    assert (code, out, err) == (7, f"a\nb %$'\"|{bench.job}||here\n".encode(), b"err\n")
+    data = os.urandom(10 << 20)
+    code, out, err = said(bench.bridge.open("shell", job=bench.job, argv=["cat", "-"]), data)
+    assert (code, hashlib.sha256(out).digest(), err) == (0, hashlib.sha256(data).digest(), b"")
+    assert said(bench.bridge.open("shell", job=bench.job, argv=["head -c 3; exit 4"]), data)[:2] == (4, data[:3])
+    assert said(bench.bridge.open("shell", job=bench.job), b"echo $((6 * 7)); exit 3")[:2] == (3, b"42\n")
+    assert said(bench.bridge.open("shell", job=bench.job, argv=["kill -9 $$"]), None)[0] == 137
+    program = Said(bench.bridge.open("shell", job=bench.job, argv=["trap 'exit 9' INT; echo on; sleep 1000 & wait"]))
+    program.until(b"on")
+    program.stream.write(signal="INT")
+    assert program.code() == 9
+    bench.write("go")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    with pytest.raises(RefusalError, match="has ended"):
+        bench.bridge.open("shell", job=bench.job)
+    bench.until_free()
+
+
+def test_a_terminal_inside(bench: Bench) -> None:
+    """Of the size that it is given, also later; Ctrl-C reaches what runs; it ends with its job."""
+    bench.start(_STAYS)
+    bench.until_logged(b"begun\n")
+    shell = Said(bench.bridge.open("shell", job=bench.job, tty=size(33, 111)))
+    shell.stream.write(b"stty size; tty; echo $TERM\r")
+    for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
+        shell.until(text)
+    shell.stream.write(size=[44, 99])
+    shell.stream.write(b"stty size\r")
+    shell.until(b"44 99")
+    shell.stream.write(b"sh -c 'echo asl\"\"eep; exec sleep 1000'\r")
+    shell.until(b"asleep")
+    shell.stream.write(b"\x03")
+    shell.stream.write(b"echo code $?\r")
+    shell.until(b"code 130")
+    shell.stream.write(b"exit 5\r")
+    assert shell.code() == 5
+    other = Said(bench.bridge.open("shell", job=bench.job, tty=size(24, 80)))
+    other.stream.write(b"echo o''n\r")
+    other.until(b"on")
+    bench.write("go")
+    assert other.code() in (129, 137, 143)
+    bench.until_free()
+
+
+@pytest.mark.parametrize("tty", [None, size(24, 80)])
+def test_who_goes_away_takes_the_program_inside_along(bench: Bench, tty: dict[str, Any] | None) -> None:
+    """Though the engine leaves it alone, and it is deaf to SIGHUP; the job does not notice."""
+    bench.start(_STAYS)
+    bench.until_logged(b"begun\n")
+    before = len(bench.host.alive(bench.job))
+    line = "trap '' HUP; echo on; sleep 1001 & while :; do sleep 0.1; done"
+    shell = Said(bench.bridge.open("shell", job=bench.job, argv=[line], tty=tty))
+    shell.until(b"on")
+    until(lambda: len(bench.host.alive(bench.job)) >= before + 2, "the shell's processes")
+    shell.stream.close("gone")
+    until(lambda: len(bench.host.alive(bench.job)) <= before, "the end of the shell")
+    bench.write("go")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    bench.until_free()
+
+
+def test_files_of_a_container_that_has_ended(bench: Bench, tmp_path: Path) -> None:
+    """Its folder is left: read and written there, and no link leads out of it."""
+    bench.start("mkdir made; echo file > made/file; ln -s /etc/hostname out; ln -s made/file in; chmod 600 made/file")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    fetched(bench.bridge, bench.job, "made", str(tmp_path / "made"))
+    assert (tmp_path / "made" / "file").read_text(encoding="ascii") == "file\n"
+    fetched(bench.bridge, bench.job, "/workflow/in", str(tmp_path / "in"))
+    assert (tmp_path / "in").read_text(encoding="ascii") == "file\n"
+    sent(bench.bridge, bench.job, str(tmp_path / "made"), "again")
+    with open(os.path.join(bench.host.path(bench.job, "work"), "again", "file"), encoding="ascii") as file:
+        assert file.read() == "file\n"
+    for path, why in (("out", "no such file"), ("/etc/hostname", "/workflow is left"), ("../spec.json", "is left")):
+        with pytest.raises(RefusalError, match=why):
+            bench.bridge.open("copy_out", job=bench.job, path=path)
+    bench.until_free()
 
 
 def test_the_host_says_which_engine_it_has(bench: Bench) -> None:

@@ -6,6 +6,7 @@ of its source in the words of the command, and an image is what `FakeEngine.imag
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,9 @@ import re
 import signal
 import socket
 import socketserver
+import struct
 import subprocess
+import termios
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -42,6 +45,16 @@ class FakeContainer:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
+@dataclass
+class FakeExec:
+    """One more program in a container."""
+
+    made: FakeContainer
+    config: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+    terminal: int = -1
+
+
 class FakeEngine(socketserver.ThreadingUnixStreamServer):
     """Serves on `path` from `open` to `close`; what runs goes on in between, as under live-restore."""
 
@@ -56,6 +69,7 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         self.asked: list[str] = []  #: names whose registry was asked what they mean
         self.moved: dict[str, str] = {}  #: name -> the digest it means, when that is no longer its first
         self.containers: dict[str, FakeContainer] = {}
+        self.execs: dict[str, FakeExec] = {}
         self.info: dict[str, Any] = {"Architecture": os.uname().machine, "Runtimes": {"runc": {}}}
         self._links: list[socket.socket] = []
 
@@ -123,6 +137,45 @@ class FakeEngine(socketserver.ThreadingUnixStreamServer):
         for pump in pumps:
             pump.start()
         threading.Thread(target=self._reap, args=(made, pumps), daemon=True).start()
+
+    def execute(self, made: FakeContainer, config: dict[str, Any]) -> dict[str, Any]:
+        """One more program in it; it does not run yet."""
+        if made.state != "running":
+            raise _RefusedError(409, f"Container {made.name} is not running")
+        name = f"exec{len(self.execs)}"
+        self.execs[name] = FakeExec(made, config)
+        return {"Id": name}
+
+    def begin(self, program: FakeExec) -> tuple[int, dict[int, int]]:
+        """Run it; where to write what it reads, and what to read of it, with its kind."""
+        config, made = program.config, program.made
+        if config["Tty"]:
+            program.terminal, theirs = os.openpty()
+            ends, ours, kinds = (theirs, theirs, theirs), program.terminal, {program.terminal: 0}
+        else:
+            (stdin, ours), (reading, output), (complaints, errors) = os.pipe(), os.pipe(), os.pipe()
+            ends, kinds = (stdin, output, errors), {reading: 1, complaints: 2}
+        pairs = [*made.config["Env"], *config["Env"]]
+        program.process = subprocess.Popen(
+            [self._on_the_host(made, word) for word in config["Cmd"]],
+            stdin=ends[0],
+            stdout=ends[1],
+            stderr=ends[2],
+            cwd=self._on_the_host(made, made.config.get("WorkingDir") or "/"),
+            env={"PATH": os.defpath, **dict(pair.split("=", 1) for pair in pairs)},
+            start_new_session=True,
+            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if config["Tty"] else None,
+        )
+        for fd in set(ends):
+            os.close(fd)
+        return ours, kinds
+
+    def look_at(self, program: FakeExec) -> dict[str, Any]:
+        """What `inspect` says of it."""
+        code = program.process.poll() if program.process else None
+        running = program.process is not None and code is None
+        pid = program.process.pid if program.process else 0
+        return {"Running": running, "Pid": pid, "ExitCode": 128 - code if code is not None and code < 0 else code}
 
     def kill(self, made: FakeContainer, name: str) -> None:
         """Signal the group of its first process; SIGKILL ends all of it."""
@@ -274,6 +327,16 @@ class _Request(BaseHTTPRequestHandler):
             case "DELETE", "containers", name:
                 engine.remove(engine.found(name))
                 self._say(None, 204)
+            case "POST", "containers", name, "exec":
+                self._say(engine.execute(engine.found(name), body), 201)
+            case "GET", "exec", name, "json":
+                self._say(engine.look_at(engine.execs[name]))
+            case "POST", "exec", name, "resize":
+                size = struct.pack("HHHH", int(query["h"]), int(query["w"]), 0, 0)
+                fcntl.ioctl(engine.execs[name].terminal, termios.TIOCSWINSZ, size)
+                self._say(None)
+            case "POST", "exec", name, "start":
+                self._carry(engine.execs[name])
             case "POST", "containers", name, verb:
                 self._do(engine.found(name), verb, query)
             case _:
@@ -291,6 +354,38 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self.server.start(made) if verb == "start" else self.server.kill(made, query["signal"])
             self._say(None, 204)
+
+    def _carry(self, program: FakeExec) -> None:
+        """The connection becomes what it reads and writes; nobody ends the program when the other side goes."""
+        writing, kinds = self.server.begin(program)
+        self.wfile.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+
+        def inward() -> None:
+            try:
+                while chunk := self.rfile.read1(1 << 16):  # type: ignore[attr-defined]
+                    os.write(writing, chunk)
+                if writing not in kinds:
+                    os.close(writing)
+            except OSError:
+                return
+
+        threading.Thread(target=inward, daemon=True).start()
+        pumps = [threading.Thread(target=self._send, args=each, daemon=True) for each in kinds.items()]
+        for pump in pumps:
+            pump.start()
+        assert program.process is not None
+        program.process.wait()
+        for pump in pumps:
+            pump.join(1)
+        _hang_up(self.connection)
+
+    def _send(self, fd: int, kind: int) -> None:
+        try:
+            while chunk := os.read(fd, 1 << 16):
+                head = bytes([kind, 0, 0, 0]) + len(chunk).to_bytes(4, "big") if kind else b""
+                self.connection.sendall(head + chunk)
+        except OSError:
+            return
 
     def _listed(self, labels: list[str]) -> list[dict[str, Any]]:
         wanted = dict(label.split("=", 1) for label in labels)

@@ -20,6 +20,7 @@ from pool.provision.zipapp import build_runner
 from pool.runner import durable, frames, processes
 from pool.runner.frames import Decoder, Frame
 from pool.runner.jobs import all_jobs
+from pool.runner.streams import Stream, Streams
 
 #: Longer than anything here may take, also on a busy machine.
 PATIENCE_S = 60.0
@@ -48,17 +49,27 @@ class Bridge:
         self._answers: dict[int, queue.Queue[Frame | None]] = {}
         self._numbers = itertools.count(1)
         self._sending = threading.Lock()
+        self._streams = Streams(self._send_if_up)
         self.ended = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         self.hello = self.ask("hello", protocol=[2, 2], pool=pool, epoch=epoch)
 
     def request(self, verb: str, body: bytes = b"", **head: Any) -> tuple[dict[str, Any], bytes]:
         """Ask; head and body of the answer. Raises RefusalError, or GoneError when there is none."""
+        return self._ask(next(self._numbers), frames.REQUEST, {"verb": verb, **head}, body)
+
+    def open(self, verb: str, **head: Any) -> Stream:
+        """Open a stream. Raises as `request` does."""
         number = next(self._numbers)
+        stream = self._streams.add(number)
+        self._ask(number, frames.OPEN, {"verb": verb, **head}, b"")
+        return stream
+
+    def _ask(self, number: int, kind: int, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         mine = self._answers[number] = queue.Queue()
         if self.ended.is_set():
             raise GoneError
-        self.send_raw(frames.encode(Frame(frames.REQUEST, number, {"verb": verb, **head}, body)))
+        self.send_raw(frames.encode(Frame(kind, number, head, body)))
         answer = mine.get(timeout=PATIENCE_S)
         if answer is None:
             raise GoneError
@@ -79,6 +90,10 @@ class Bridge:
                 self.process.stdin.flush()
         except OSError as error:
             raise GoneError from error
+
+    def _send_if_up(self, frame: Frame) -> None:
+        with contextlib.suppress(GoneError):
+            self.send_raw(frames.encode(frame))
 
     def close(self) -> None:
         """Hang up."""
@@ -133,9 +148,12 @@ class Bridge:
                 for frame in decoder.feed(chunk):
                     if frame.kind == frames.EVENT:
                         self.events.put(frame.head)
-                    elif frame.stream in self._answers:
+                    elif frame.kind in (frames.REPLY, frames.ERROR):
                         self._answers[frame.stream].put(frame)
+                    else:
+                        self._streams.take(frame)
         self.ended.set()
+        self._streams.lost("the bridge has ended")
         for waiting in list(self._answers.values()):
             waiting.put(None)
 

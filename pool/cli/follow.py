@@ -148,7 +148,9 @@ class Follower:
         for jobs in changed.values():
             render.note(_told(self.run, jobs))
             if self.run["type"] == DEV_ENVIRONMENT and jobs[0]["shown"] == "running":
-                render.note(_way_in(self.run))
+                from pool.cli import way_in
+
+                way_in.tell(self.run)
 
     def _is_shown(self, job: dict[str, Any]) -> bool:
         if not job["log_bytes"] or job["rank"] not in self._ranks:
@@ -186,11 +188,6 @@ def _told(run: dict[str, Any], jobs: list[dict[str, Any]]) -> str:
     if jobs[0]["reason"]:
         text += f": {parted(jobs[0]['reason'])[0]}"
     return text
-
-
-def _way_in(run: dict[str, Any]) -> str:
-    """What a person does with a dev-environment that is up."""
-    return f"pool: it is up until: pool stop {run['name']}"
 
 
 def _ranges(ranks: list[int]) -> str:

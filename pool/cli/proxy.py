@@ -16,7 +16,6 @@ examples:
   pool ssh-config --install    once; then: ssh dev-1, scp, sftp, rsync, VS Code
 """
 _CHUNK = 1 << 17
-_AGAIN_S = 0.5
 
 
 def register(commands: Any) -> None:
@@ -32,29 +31,11 @@ def register(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    _carry(_connected(args.name, args.rank))
-    return 0
-
-
-def _connected(name: str, rank: int) -> socket.socket:
-    """A connection to the SSH server that leads into the job, once it runs."""
-    import time
-
     from pool.cli import render
-    from pool.client import Client
-    from pool.errors import ConflictError
+    from pool.inside import opened
 
-    told = None
-    while True:
-        try:
-            return Client().open("ssh", run=name, rank=rank)[1].socket
-        except ConflictError as error:
-            if error.details.get("cause") != "waits":
-                raise
-            if error.message != told:
-                told = error.message
-                render.note(f"pool: waiting: {told}")
-        time.sleep(_AGAIN_S)
+    _carry(opened("ssh", args.name, args.rank, waits=render.waiting)[1].socket)
+    return 0
 
 
 def _carry(link: socket.socket) -> None:

@@ -77,6 +77,11 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def waiting(why: str) -> None:
+    """Say that a run is waited for."""
+    note(f"pool: waiting: {why}")
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Return on a yes. InputError when there is no terminal to ask at; InterruptError on a no."""
     from pool.errors import InputError, InterruptError

@@ -1,4 +1,4 @@
-"""`pool ssh`: a shell on a host, or one command, through the person's own OpenSSH client."""
+"""`pool ssh`: a shell or one command inside of a running job; or on a host, through the person's own OpenSSH client."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  pool ssh gpu1                              a shell, as the user that gpu1 was added with
-  pool ssh gpu1 -- df -h /                   one command; ends with its exit code
+  pool ssh brave-otter-1                     a shell inside of the run's job, with its folder, variables and GPUs
+  pool ssh brave-otter-1 --rank 3            inside of that rank
+  pool ssh brave-otter-1 -- nvidia-smi       one command; ends with its exit code
+  pool ssh brave-otter-1 -- cat log > log    without a terminal every byte arrives as it is, both ways
+  pool ssh gpu1                              a shell on a host, as the user that gpu1 was added with
   pool ssh gpu1 -- 'ls -d /data/*'           one word is a line for the shell there; several arrive as they are
   pool ssh gpu1 -t -- top                    a command that needs a terminal
 """
@@ -25,23 +28,51 @@ def register(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "ssh",
-        usage="pool ssh HOST [-t] [-- CMD ...]",
-        description="Open a shell on a host, or run one command there, with your own ssh and your own keys.\n"
-        "The host, and every jump host on the way, has to show its pinned key.",
+        usage="pool ssh RUN|HOST [--rank K] [-t|-T] [-- CMD ...]",
+        description="Open a shell inside of your running job, or run one command there; a run that has not started\n"
+        "is waited for. Or the same on a host, with your own ssh and your own keys: the host, and every\n"
+        "jump host on the way, has to show its pinned key.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("name", metavar="HOST", help="name of a host, as in pool ps")
-    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    parser.add_argument("name", metavar="RUN|HOST", help="name or id of a run, or name of a host, as in pool ps")
+    parser.add_argument("--rank", type=int, metavar="K", help="of a run: this rank (default: 0)")
+    terminal = parser.add_mutually_exclusive_group()
+    terminal.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    terminal.add_argument("-T", "--no-tty", action="store_true", help="give the shell none")
     parser.set_defaults(run=_run)
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """`pool`'s own words and the command's."""
-    return until_command(words, set(), named=1)
+    return until_command(words, {"--rank"}, named=1)
 
 
 def _run(args: argparse.Namespace) -> int:
-    return _into_host(args)
+    if args.rank is None and _is_host(args.name):
+        return _into_host(args)
+    from pool.cli.shell import into_run
+
+    tty = True if args.tty else False if args.no_tty else None
+    return into_run(args.name, args.rank or 0, args.run_args, tty=tty)
+
+
+def _is_host(name: str) -> bool:
+    """True for the name of a host; ConflictError when it is that of a live run as well."""
+    from urllib.parse import quote
+
+    from pool.client import Client
+    from pool.errors import ConflictError, NotFoundError
+
+    client = Client()
+    if name not in [host["name"] for host in client.get("/hosts")]:
+        return False
+    try:
+        run = client.get(f"/runs/{quote(name, safe='')}")
+    except NotFoundError:
+        return True
+    if not run["finished"]:
+        raise ConflictError(f"both a host and a live run have the name {name}", hint=f"pool ssh {name} --rank 0")
+    return True
 
 
 def _into_host(args: argparse.Namespace) -> int:
@@ -52,7 +83,7 @@ def _into_host(args: argparse.Namespace) -> int:
     folder = config.path("ssh")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     words = ways_in([args.name], os.path.join(folder, f"{args.name}.known_hosts"), batch=False)[args.name]
-    tty = ["-t"] if args.tty else []
+    tty = ["-t"] if args.tty else ["-T"] if args.no_tty else []
     try:
         os.execvp("ssh", [*words, *tty, *remote(args.run_args)])  # noqa: S606 no shell is wanted
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -34,6 +35,12 @@ def offer_include(*, ask: bool) -> None:
         os.makedirs(os.path.dirname(refused), mode=0o700, exist_ok=True)
         with open(refused, "w", encoding="ascii"):
             pass
+
+
+def enter() -> None:
+    """Have ssh find it by name from now on, though it may yet have to start."""
+    with contextlib.suppress(PoolError):  # it is written again when the run is shown
+        ssh_entry.write(Client())
 
 
 def tell(run: dict[str, Any]) -> None:

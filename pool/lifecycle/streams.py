@@ -42,6 +42,16 @@ def running_job(run: Run, rank: int) -> Job:
     return job
 
 
+def open_copy(ctx: Context, user: str, head: dict[str, Any], verb: str, **more: Any) -> tuple[dict[str, Any], Stream]:
+    """Likewise, in a job that runs or has ended: its folder is on its host until that is removed."""
+    run = own_run(ctx, user, str(head["run"]))
+    rank = int(head.get("rank") or 0)
+    job = run.jobs[rank] if 0 <= rank < len(run.jobs) and run.jobs[rank].status in FINISHED else running_job(run, rank)
+    if job.host_id is None:
+        raise NotFoundError(f"{run.name} has never started: there is no folder of it", hint=f"pool runs {run.name}")
+    return ctx.keeper.open(str(job.host_id), verb, job=job.id, **more)
+
+
 def open_stream(ctx: Context, user: str, head: dict[str, Any], verb: str, **more: Any) -> tuple[dict[str, Any], Stream]:
     """Open `verb` in the job that `head["run"]` and `head["rank"]` name; HostError as the host says."""
     return open_in(ctx, own_run(ctx, user, str(head["run"])), head, verb, **more)

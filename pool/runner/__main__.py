@@ -8,6 +8,8 @@ drain       take no new jobs; running ones go on   undrain  take jobs again; bot
 facts       what servers see of this host          version  print the version
 bridge      what a server's SSH session runs
 supervise JOB, forker   internal: run one prepared job; do so for each that is named on stdin
+enter JOB FD [WORD…], transfer JOB FD …
+                        internal: become the shell of a running job; copy files of a job
 """
 
 from __future__ import annotations
@@ -33,6 +35,14 @@ def main(argv: list[str]) -> int:
         from pool.runner import forker
 
         forker.main(state)
+    if verb == "enter" and len(rest) >= 2:
+        from pool.runner import enter
+
+        return enter.main(state, rest[0], int(rest[1]), rest[2:])
+    if verb == "transfer" and len(rest) >= 4:
+        from pool.runner import transfer
+
+        return transfer.main(state, rest[0], int(rest[1]), rest[2:])
     if verb == "version":
         sys.stdout.write(VERSION + "\n")
         return 0

@@ -12,6 +12,31 @@ _CHUNK = 1 << 16
 _REST_S = 10.0
 
 
+class Framed:
+    """Takes apart what an engine sends of a program without a terminal, however it is cut.
+
+    It comes in frames: a kind (1 stdout, 2 stderr), three zeros, a length of four bytes, and as many of output.
+    """
+
+    def __init__(self) -> None:
+        self._held, self._left, self._kind = b"", 0, 1
+
+    def feed(self, chunk: bytes) -> list[tuple[int, bytes]]:
+        """`(kind, bytes)` as they are in it."""
+        found, held = [], self._held + chunk
+        while held:
+            if not self._left:
+                if len(held) < 8:
+                    break
+                self._kind, self._left, held = held[0], int.from_bytes(held[4:8], "big"), held[8:]
+            piece, held = held[: self._left], held[self._left :]
+            self._left -= len(piece)
+            if piece:
+                found.append((self._kind, piece))
+        self._held = held
+        return found
+
+
 class Attached:
     """One such stream. As `terminal.Terminal`, but that an engine which goes away takes what is under way along."""
 
@@ -19,7 +44,7 @@ class Attached:
         """`before` is read before all else."""
         self._stream: socket.socket | None = stream
         self._before = before
-        self._frame, self._left = b"", 0
+        self._framed = Framed()
 
     @property
     def output(self) -> int:
@@ -36,7 +61,7 @@ class Attached:
         if not chunk:
             self.close()
         before, self._before = self._before, b""
-        return before + self._unframed(chunk)
+        return before + b"".join(piece for _, piece in self._framed.feed(chunk))
 
     def rest(self, limit_s: float | None) -> Iterator[bytes]:
         """What is still under way."""
@@ -49,16 +74,3 @@ class Attached:
         if self._stream is not None:
             self._stream.close()
         self._stream = None
-
-    def _unframed(self, chunk: bytes) -> bytes:
-        """It comes in frames: a kind, three zeros, a length of four bytes, and as many of output."""
-        found, self._frame = b"", self._frame + chunk
-        while self._frame:
-            if not self._left:
-                if len(self._frame) < 8:
-                    break
-                self._left, self._frame = int.from_bytes(self._frame[4:8], "big"), self._frame[8:]
-            piece, self._frame = self._frame[: self._left], self._frame[self._left :]
-            self._left -= len(piece)
-            found += piece
-        return found

@@ -94,15 +94,23 @@ class Engine:
         finally:
             connection.close()
 
-    def open(self, method: str, path: str, timeout_s: float = 30.0, **query: Any) -> socket.socket:
-        """A request whose answer is a stream: the socket, at the first byte after the headers."""
+    def open(
+        self, method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = 30.0, **query: Any
+    ) -> socket.socket:
+        """A request whose answer is a stream: the socket, at the first byte after the headers.
+
+        What is attached or started so is a stream both ways.
+        """
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             link.settimeout(timeout_s)
             link.connect(self._path)
-            words = [method + " " + self._url(path, query) + " HTTP/1.1", "Host: docker", "Content-Length: 0"]
-            words += ["Connection: Upgrade", "Upgrade: tcp"] if path.endswith("/attach") else ["Connection: close"]
-            link.sendall("\r\n".join([*words, "", ""]).encode())
+            data = json.dumps(body).encode() if body is not None else b""
+            words = [method + " " + self._url(path, query) + " HTTP/1.1", "Host: docker"]
+            words += ["Content-Type: application/json", "Content-Length: {}".format(len(data))]
+            upgrades = path.endswith(("/attach", "/start"))
+            words += ["Connection: Upgrade", "Upgrade: tcp"] if upgrades else ["Connection: close"]
+            link.sendall("\r\n".join([*words, "", ""]).encode() + data)
             head = b""
             while not head.endswith(b"\r\n\r\n"):  # one by one: what follows is not ours to take
                 byte = link.recv(1)

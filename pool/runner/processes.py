@@ -90,6 +90,24 @@ def of_job(job_id: str, leader: dict[str, Any] | None = None, supervisor: dict[s
     return sorted(found - {os.getpid()})
 
 
+def of_session(leader: dict[str, Any]) -> list[int]:
+    """The pids of the session that the process named by `leader` has made, while one of them lives."""
+    session = _session(leader)
+    found = [(pid, _stat(pid)) for pid in _pids()] if session else []
+    return [pid for pid, fields in found if fields and fields[0] not in "ZX" and int(fields[3]) == session]
+
+
+def environment(pid: int) -> dict[bytes, bytes]:
+    """What it was started with; nothing of one that has gone, or is another user's."""
+    pairs = [variable.partition(b"=") for variable in _environ(pid)]
+    return {name: value for name, _, value in pairs if name}
+
+
+def command(pid: int) -> list[bytes]:
+    """The words of its command line."""
+    return _read("/proc/{}/cmdline".format(pid)).split(b"\0")[:-1]
+
+
 def is_of_job(pid: int, job_id: str) -> bool:
     """True for a process that carries the job's mark."""
     return "{}={}".format(MARK, job_id).encode() in _environ(pid)

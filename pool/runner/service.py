@@ -19,16 +19,18 @@ from pool.runner.activity import Activity
 from pool.runner.archive import Archives
 from pool.runner.code_verbs import CodeVerbs
 from pool.runner.containers import Containers
+from pool.runner.copy_verbs import CopyVerbs
 from pool.runner.drain import Drain
 from pool.runner.forker import Forked
-from pool.runner.frames import MAX_BODY
 from pool.runner.image import Images
 from pool.runner.image_verbs import ImageVerbs
 from pool.runner.jobs import EXITED, PREPARED, RUNNING, JobFolder, all_jobs
 from pool.runner.ledger import HELD, Ledger, RefusedError
+from pool.runner.log_verbs import LogVerbs
 from pool.runner.peer import Owners, Peer
 from pool.runner.port_verbs import PortVerbs
 from pool.runner.prepare import Preparer
+from pool.runner.shell_verbs import ShellVerbs
 from pool.runner.streams import Stream
 from pool.runner.version import PROTOCOL_MAX, PROTOCOL_MIN, VERSION
 from pool.runner.watch import FolderWatch
@@ -77,7 +79,10 @@ class Service:
             self,
             CodeVerbs(self._archives),
             ImageVerbs(self._images, self._ledger, self._owners),
+            LogVerbs(self._owners, self._folders, self._activity),
             PortVerbs(self._owners),
+            ShellVerbs(state, self._owners),
+            CopyVerbs(state, self._owners),
         )
         self._verbs = {name: method for room in rooms for name, method in _named("verb_", room)}
         self._openers = {name: method for room in rooms for name, method in _named("open_", room)}
@@ -217,31 +222,6 @@ class Service:
         """Every job of the asking pool on this host, and what the ledger says."""
         mine = [folder.status() for folder in all_jobs(self._state) if folder.pool == peer.pool]
         return {"boot": self._boot, "jobs": mine, "ledger": self._ledger.snapshot()}
-
-    def verb_where(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """The folder that the job's commands start in, as the job sees it; None where only its image knows."""
-        spec = self._owners.own(peer, head["job"]).spec
-        inside = spec["container"]["config"].get("WorkingDir") if "container" in spec else spec["cwd"]
-        return {"folder": inside}
-
-    def verb_read_log(self, peer: Peer, head: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
-        """Up to `max` log bytes from `offset`; waits up to `wait_s` for the first. Past the end answers the size."""
-        folder = self._owners.own(peer, head["job"])
-        offset, limit = int(head["offset"]), min(int(head.get("max", MAX_BODY)), MAX_BODY)
-        if offset < 0 or limit < 0:
-            raise RefusedError("bad_request", "not a place in a log: {} + {}".format(offset, limit))
-        wait_s = min(float(head.get("wait_s", 0)), 30.0)
-        deadline = time.monotonic() + wait_s
-        with self._activity.at(folder.job) if wait_s else contextlib.nullcontext(), self._folders:
-            while folder.log_bytes <= offset and folder.exit is None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._folders.wait(left)
-        ended = folder.exit  # read before the bytes: an end seen here means that the log has its last byte
-        data = _read(folder.log, offset, limit)
-        size = folder.log_bytes
-        return {"offset": offset, "size": size, "eof": ended is not None and offset + len(data) >= size}, data
 
     def verb_forget(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Delete a finished job's folder."""
@@ -384,14 +364,3 @@ def _named(prefix: str, room: Any) -> Iterator[tuple[str, Any]]:
     for name in dir(room):
         if name.startswith(prefix):
             yield name[len(prefix) :], getattr(room, name)
-
-
-def _read(path: str, offset: int, limit: int) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return b""
-    try:
-        return os.pread(fd, limit, offset)
-    finally:
-        os.close(fd)

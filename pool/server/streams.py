@@ -18,7 +18,7 @@ import paramiko
 
 from pool.errors import InputError, PoolError
 from pool.lifecycle.ports import open_port
-from pool.lifecycle.streams import open_stream, own_run, running_job
+from pool.lifecycle.streams import open_copy, open_stream, own_run, running_job
 from pool.runner import frames
 from pool.runner.carry import join
 from pool.runner.frames import Frame
@@ -51,6 +51,9 @@ def openers(ctx: Context) -> dict[str, Opener]:
     def port(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
         return _joined(open_port(ctx, user, head))
 
+    def shell(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        return _joined(open_stream(ctx, user, head, "shell", argv=head.get("argv"), tty=head.get("tty")))
+
     def ssh(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
         run = own_run(ctx, user, str(head["run"]))
         running_job(run, int(head.get("rank") or 0))
@@ -64,7 +67,21 @@ def openers(ctx: Context) -> dict[str, Opener]:
     def follow(_: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
         return {}, lambda own: _say_all(own, followed(ctx, head))
 
-    return {"port": port, "ssh": ssh, "follow": follow}
+    def copy_out(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        return _joined(open_copy(ctx, user, head, "copy_out", path=head["path"]))
+
+    def copy_in(user: str, head: dict[str, Any]) -> tuple[dict[str, Any], Serve]:
+        more = {name: head[name] for name in ("path", "name", "folder")}
+        return _joined(open_copy(ctx, user, head, "copy_in", **more))
+
+    return {
+        "port": port,
+        "shell": shell,
+        "ssh": ssh,
+        "copy_out": copy_out,
+        "copy_in": copy_in,
+        "follow": follow,
+    }
 
 
 def _say_all(own: OwnStream, said: Iterator[Frame]) -> None:

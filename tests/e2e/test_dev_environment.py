@@ -77,7 +77,7 @@ def test_it_is_stopped_when_nobody_is_there(ready: Cli, client: Client, tmp_path
     watched = ready.start(*words, "dev-watched", cwd=folder)
     assert ready(*words, "dev-open", "-d", cwd=folder).rc == 0
     _, stream = client.open(
-        "port", run="dev-open", rank=0, port=int(until(lambda: ready("logs", "dev-open").stdout, "it"))
+        "port", attached=True, run="dev-open", rank=0, port=int(until(lambda: ready("logs", "dev-open").stdout, "it"))
     )
     assert ready(*words, "dev-idle", "-d", cwd=folder).rc == 0
     until(lambda: one(ready, "dev-idle")["finished"], "its end")

@@ -19,10 +19,12 @@ from pool.lab import image as lab_image
 from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
 from pool.runner import processes
+from pool.runner.streams import StreamError
 from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
 from tests.e2e.test_ports import Attached, free
-from tests.runner_host import RunnerHost
+from tests.runner_host import RefusalError, RunnerHost
+from tests.shells import fetched, said, sent
 from tests.system.docker import docker_machines
 from tests.system.site import FORKS, HUNGRY, Site, until
 
@@ -78,6 +80,29 @@ def test_a_container_cannot_use_more_than_it_was_given(bench: Bench) -> None:
     assert (quota, int(shm)) == ("100000", 33 << 20)
     number, _, refusal = forked.partition(" ")
     assert 30 < int(number) < 40 and refusal == "Resource temporarily unavailable"
+    bench.until_free()
+
+
+def test_files_are_copied_as_the_container_sees_them(bench: Bench, tmp_path: Path) -> None:
+    """As its user, inside of it: what a link there leads to is the container's, and what is copied in is its user's."""
+    script = "mkdir -p /tmp/made && echo file > /tmp/made/file && ln -s /etc/only out && echo begun; sleep 1000"
+    bench.start(script, container={"user": "1234:1234"}, env={})
+    bench.until_logged(b"begun\n")
+    fetched(bench.bridge, bench.job, "/tmp/made", str(tmp_path / "made"))
+    assert (tmp_path / "made" / "file").read_text(encoding="ascii") == "file\n"
+    sent(bench.bridge, bench.job, str(tmp_path / "made"), "again")
+    sent(bench.bridge, bench.job, str(tmp_path / "made"), "/tmp/there")
+    line = "stat -c '%u %g' again/file; cat /tmp/there/file"
+    assert said(bench.bridge.open("shell", job=bench.job, argv=[line]))[1] == b"1234 1234\nfile\n"
+    for path, why in ((str(tmp_path / "made"), "no such"), ("out", "no such"), ("/etc/shadow", "permission denied")):
+        with pytest.raises((RefusalError, StreamError), match=why):
+            stream = bench.bridge.open("copy_out", job=bench.job, path=path)
+            while stream.read():
+                pass
+    with pytest.raises(RefusalError, match="permission denied"):
+        sent(bench.bridge, bench.job, str(tmp_path / "made"), "/etc/made")
+    bench.bridge.ask("stop", job=bench.job, abort=True)
+    bench.bridge.end_of(bench.job)
     bench.until_free()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -256,3 +257,44 @@ def test_a_host_with_rdma_lets_jobs_lock_memory(site: Site) -> None:
     assert site.on("node1", ask.format(site.unit_of("plain"))) != "infinity"
     if site.on("node1", "systemd-run --quiet --pipe --wait -p LimitMEMLOCK=infinity sh -c 'ulimit -Hl'") == "unlimited":
         assert site.log("rdma") == b"unlimited begun\n"
+
+
+def test_a_shell_is_inside_of_the_job_s_unit(site: Site, cards: list[str]) -> None:
+    """In its control groups, as its user, with its limits and cards and no others; and it ends with the job."""
+    site.run("entered", "cat /proc/self/cgroup; ulimit -a; echo begun; sleep 1000", host="node1", gpu=1)
+    site.until_logged("entered", b"begun")
+    unit = site.unit_of("entered")
+    line = "cat /proc/self/cgroup; ulimit -a; echo begun"
+    entered = site.cli("ssh", "entered", "--", line)
+    assert entered.stdout.encode() == site.log("entered"), entered
+    assert unit in entered.stdout
+    open_cards = "for at in 0 1; do (: < /dev/nvidia$at) 2>&1 | grep -o 'such device\\|not permitted'; done"
+    own = site.cli("ssh", "entered", "--", f"id -un; echo $CUDA_VISIBLE_DEVICES; {open_cards}").stdout.splitlines()
+    assert own[0] == "pool"
+    assert own[2:] == ["such device" if uuid == own[1] else "not permitted" for uuid in cards]
+    person = site.cli.person("ssh", "entered")
+    person.sendline("stat --format=%U $(tty); echo o''n")
+    person.expect("pool\r\non\r\n")
+    assert site.cli("stop", "-y", "entered").rc == 0
+    person.wait()
+    assert person.exitstatus in (129, 137, 143)
+    until(lambda: site.is_idle("node1"), "free GPUs")
+    assert site.unit_pids("node1", unit) == []
+
+
+def test_files_are_copied_as_the_job_s_user(site: Site, tmp_path: Path) -> None:
+    """Though the runner is root: a link of a job's does not lead to what the job may not read, or write."""
+    site.on("node1", "echo secret > /root/secret; chmod 600 /root/secret")
+    script = "ln -s /root/secret out; ln -s /root up; echo mine > file; echo begun; sleep 1000"
+    site.run("copied", script, host="node1", gpu=0)
+    site.until_logged("copied", b"begun")
+    assert site.cli("cp", "copied:file", ".", cwd=tmp_path).rc == 0
+    assert (tmp_path / "file").read_text(encoding="ascii") == "mine\n"
+    for path in ("out", "/root/secret", "up/secret"):
+        refused = site.cli("cp", f"copied:{path}", "stolen", cwd=tmp_path)
+        assert refused.rc == 2 and "permission denied" in refused.stderr, refused
+    assert site.cli("cp", "file", "copied:up/there", cwd=tmp_path).rc != 0
+    assert site.cli("cp", "file", "copied:again", cwd=tmp_path).rc == 0
+    assert site.cli("ssh", "copied", "--", "stat -c %U again").stdout == "pool\n"
+    site.on("node1", "test ! -e /root/there; rm /root/secret")
+    assert not (tmp_path / "stolen").exists()

@@ -39,8 +39,10 @@ ALLOWED = {
     "server": NOUNS | {"task", "scheduler", "store", "ssh", "provision", "lifecycle", "runner"},
     "client": NOUNS | {"task", "server", "runner"},
     "forward": NOUNS | {"client", "runner"},
+    "inside": NOUNS | {"client", "runner"},
+    "transfer": NOUNS | {"inside", "runner"},
     "lab": {"config", "errors"},
-    "cli": NOUNS | {"task", "client", "forward", "server", "lab"},
+    "cli": NOUNS | {"task", "client", "forward", "inside", "transfer", "server", "lab"},
     "runner": set(),
 }
 WITHOUT_A_NAME = {"utils", "util", "common", "helpers", "helper", "base", "core", "manager", "misc", "shared"}

@@ -1,0 +1,145 @@
+"""Shells inside of jobs that are processes, as a host serves them over its bridge."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.runner_host import Bridge, RefusalError, RunnerHost, until
+from tests.shells import Said, said, size
+
+
+@pytest.fixture(scope="module")
+def host(session_dir: str) -> Iterator[RunnerHost]:
+    """One host for all of these."""
+    made = RunnerHost(tempfile.mkdtemp(prefix="r", dir=session_dir), os.path.join(session_dir, "lab"))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def bridge(host: RunnerHost) -> Bridge:
+    """A bridge to it."""
+    return host.connect()
+
+
+@pytest.fixture
+def job(bridge: Bridge) -> Iterator[str]:
+    """A job that runs until it is stopped."""
+    name = f"sh-{uuid.uuid4().hex[:12]}"
+    bridge.run(name, "mkdir sub; cd sub; export LATER=1; sleep 1000 & wait", env={"ODD": "a\nb %$'\"\udcff"})
+    yield name
+    bridge.ask("stop", job=name, abort=True)
+    bridge.end_of(name)
+    until(lambda: not bridge.ask("jobs")["ledger"], "free GPUs")
+
+
+def test_a_command_has_the_job_s_environment(host: RunnerHost, bridge: Bridge, job: str) -> None:
+    """Its variables, byte for byte, its folder; both outputs apart, and its exit code."""
+    line = 'printf "%s|" "$ODD" "$POOL_JOB_ID" "$CUDA_VISIBLE_DEVICES" "$LATER"; pwd -P; echo err >&2; exit 7'
+    code, out, err = said(bridge.open("shell", job=job, argv=[line]))
+    assert (code, err) == (7, b"err\n")
+    assert out == b"a\nb %$'\"\xff|" + f"{job}|||{host.path(job, 'work')}\n".encode()
+    assert said(bridge.open("shell", job=job, argv=["printf", "%s|", "a b", "$HOME"]))[1] == b"a b|$HOME|"
+    assert said(bridge.open("shell", job=job), b"echo $((6 * 7)); exit 3")[:2] == (3, b"42\n")
+    assert said(bridge.open("shell", job=job, argv=["kill -9 $$"]), None)[0] == 137
+
+
+def test_bytes_are_exact_both_ways(bridge: Bridge, job: str) -> None:
+    """Far more than a window, and the end of input is told."""
+    data = os.urandom(20 << 20)
+    code, out, err = said(bridge.open("shell", job=job, argv=["cat", "-"]), data)
+    assert (code, err) == (0, b"")
+    assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
+
+
+def test_what_reads_no_input_does_not_wait_for_it(bridge: Bridge, job: str) -> None:
+    """Also when far more than fits is on its way: the output, and the exit code, arrive."""
+    assert said(bridge.open("shell", job=job, argv=["head -c 3; exit 4"]), b"x" * (12 << 20))[:2] == (4, b"xxx")
+
+
+def test_what_is_left_in_the_background_holds_nobody_up(host: RunnerHost, bridge: Bridge, job: str) -> None:
+    """The program's end is the end; what it has left goes on until the job's."""
+    code, out, _ = said(bridge.open("shell", job=job, argv=["sleep 1000 & echo $!"]))
+    assert code == 0
+    assert int(out) in host.alive(job)
+
+
+def test_a_terminal(bridge: Bridge, job: str) -> None:
+    """A real one, of the size that it is given; Ctrl-C reaches what runs; its exit code is the shell's."""
+    shell = Said(bridge.open("shell", job=job, tty=size(33, 111)))
+    shell.stream.write(b"stty size; tty; echo $TERM\r")
+    for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
+        shell.until(text)
+    shell.stream.write(size=[44, 99])
+    shell.stream.write(b"stty size; echo > $(tty) && echo mi''ne\r")
+    shell.until(b"44 99")
+    shell.until(b"mine")
+    shell.stream.write(b"sh -c 'echo asl\"\"eep; exec sleep 1000'\r")
+    shell.until(b"asleep")
+    shell.stream.write(b"\x03")
+    shell.stream.write(b"echo code $?\r")
+    shell.until(b"code 130")
+    shell.stream.write(b"exit 5\r")
+    assert shell.code() == 5
+
+
+def test_a_signal_reaches_a_program_without_a_terminal(bridge: Bridge, job: str) -> None:
+    """As Ctrl-C does with one."""
+    program = Said(bridge.open("shell", job=job, argv=["trap 'echo asked; exit 9' INT; echo begun; sleep 1000 & wait"]))
+    program.until(b"begun")
+    program.stream.write(signal="INT")
+    assert program.code() == 9
+    assert program.out[1] == b"begun\nasked\n"
+
+
+@pytest.mark.parametrize("tty", [None, size(24, 80)])
+@pytest.mark.parametrize("how", ["closed", "bridge"])
+def test_who_goes_away_takes_the_program_along(
+    host: RunnerHost, bridge: Bridge, job: str, tty: dict[str, object] | None, how: str
+) -> None:
+    """Asked by SIGHUP, and killed if deaf to it; whether the stream was given up or the connection was lost."""
+    theirs = host.connect()
+    line = "echo $$; nohup sleep 1000 2>&1 | cat & trap '' HUP; while :; do sleep 0.1; done"
+    shell = Said(theirs.open("shell", job=job, argv=[line], tty=tty))
+    shell.until(b"\n")
+    pid = int(shell.out[1].split()[0])
+    until(lambda: len(host.alive(job)) > 4, "the shell's own processes")
+    if how == "closed":
+        shell.stream.close("I have enough")
+    else:
+        theirs.process.kill()
+    until(lambda: pid not in host.alive(job), "the end of the shell")
+    until(lambda: len(host.alive(job)) == 2, "the job alone")
+    theirs.close()
+
+
+def test_what_cannot_be_entered_says_why(host: RunnerHost, bridge: Bridge, job: str) -> None:
+    """A folder that is not there; a job that has not started, or has ended, or is not known, or another's."""
+    assert said(bridge.open("shell", job=job, argv=["nonesuch"]))[0] == 127
+    shutil.rmtree(host.path(job, "work"))
+    with pytest.raises(RefusalError, match="No such file or directory"):
+        bridge.open("shell", job=job, argv=["true"])
+    other = f"{job}-2"
+    with pytest.raises(RefusalError, match="not on this host"):
+        bridge.open("shell", job=other)
+    bridge.prepare(other, "sleep 1000")
+    with pytest.raises(RefusalError, match="not started") as refusal:
+        bridge.open("shell", job=other)
+    assert refusal.value.cause == "waits"
+    bridge.ask("start", job=other)
+    shell = Said(bridge.open("shell", job=other, tty=size(24, 80)))
+    with pytest.raises(RefusalError, match="another pool"):
+        host.connect(pool="b" * 32).open("shell", job=other)
+    bridge.ask("stop", job=other, grace_s=5)
+    assert bridge.end_of(other)["exit_code"] == 130
+    assert shell.code() in (129, 137, 143)
+    with pytest.raises(RefusalError, match="has ended") as refusal:
+        bridge.open("shell", job=other)
+    assert refusal.value.cause == "ended"
