@@ -16,6 +16,8 @@ from pool.runner.peer import Owners, Peer
 from pool.runner.streams import Stream, StreamError
 
 _CHUNK = 1 << 18
+#: How long it may take to end by itself, once nobody reads it or writes to it.
+_CLEARS_S = 10.0
 
 
 class CopyVerbs:
@@ -140,6 +142,8 @@ class _Copy:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it clears away what is not whole
+            self._process.wait(_CLEARS_S)
         self._process.kill()
         self._process.wait()
         self._told.close()

@@ -99,6 +99,7 @@ class _Places:
     """The folders below the target, each opened from the one above it and never through a link."""
 
     def __init__(self, target: str) -> None:
+        self.target = target
         self._above, self._name = os.path.split(target)
         self._open: list[tuple[str, int]] = []
         self._modes: list[tuple[list[str], int]] = []
@@ -160,7 +161,7 @@ def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, places: _Places, 
                 os.unlink(beside, dir_fd=folder)
             raise
     except OSError as error:
-        raise _named(error, "/".join(words[1:]) or "it") from error
+        raise _named(error, os.path.join(places.target, *words[1:])) from error
 
 
 def _unpack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str) -> None:
@@ -217,7 +218,7 @@ def _pack_file(tar: tarfile.TarFile, path: str, member: tarfile.TarInfo, flags: 
 
 def _named(error: OSError, path: str) -> TreeError:
     """In words, with the place."""
-    name = error.filename if isinstance(error.filename, str) and "/" in error.filename else path
+    name = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else path
     return TreeError("{}: {}".format(name, (error.strerror or str(error)).lower()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,9 +110,9 @@ def test_what_is_interrupted_leaves_no_half(ready: Cli, run: str, tmp_path: Path
         assert pushing.poll() is None
     pushing.send_signal(signal.SIGINT)
     assert pushing.wait(60) == 130
-    while ".part" in (there := ready("ssh", run, "--", "ls -A").stdout):
-        pass
-    assert "huge" not in there
+    deadline = time.monotonic() + 30
+    while "huge" in (there := ready("ssh", run, "--", "ls -A").stdout):
+        assert time.monotonic() < deadline, there
     ready("ssh", run, "--", "truncate -s 3G huge")
     pulling = ready.start("cp", "-q", f"{run}:huge", "mine", cwd=tmp_path)
     while not list(tmp_path.glob(".*.part")):

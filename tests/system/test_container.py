@@ -99,7 +99,7 @@ def test_files_are_copied_as_the_container_sees_them(bench: Bench, tmp_path: Pat
             stream = bench.bridge.open("copy_out", job=bench.job, path=path)
             while stream.read():
                 pass
-    with pytest.raises(RefusalError, match="permission denied"):
+    with pytest.raises(StreamError, match="/etc/made: permission denied"):
         sent(bench.bridge, bench.job, str(tmp_path / "made"), "/etc/made")
     bench.bridge.ask("stop", job=bench.job, abort=True)
     bench.bridge.end_of(bench.job)
