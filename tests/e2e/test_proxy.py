@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,66 @@ def test_a_forward_of_ssh_itself(person: Cli, job: int) -> None:
             link.close()
             assert connected(local[1]).recv(1) == b""
         finally:
-            going.terminate()
-            said = going.communicate(timeout=30)[1].decode()
-        assert "connect failed" in said
+            ended(going)
+        assert going.stderr
+        assert "connect failed" in going.stderr.read().decode()
+
+
+def test_commands_of_ssh_run_inside(person: Cli, job: int) -> None:
+    """With the job's variables, GPU and folder; exit codes, stderr and stdin's end as of any host."""
+    ssh = entered(person)
+
+    def run(command: str, stdin: bytes = b"", *options: str) -> subprocess.CompletedProcess[bytes]:
+        argv = [*ssh, *options, "inside", command]
+        return subprocess.run(argv, env=person.env, input=stdin, capture_output=True, timeout=60, check=False)
+
+    said = run("echo $WORD; echo $CUDA_VISIBLE_DEVICES; ls; echo wrong >&2; exit 7")
+    assert said.returncode == 7
+    assert said.stdout.decode().split("\n")[0] == "of the task"
+    assert said.stdout.decode().split("\n")[1].startswith("GPU-")
+    assert "echo.py" in said.stdout.decode()
+    assert said.stderr == b"wrong\n"
+    data = os.urandom(8 << 20)
+    assert hashlib.sha256(run("cat", data).stdout).digest() == hashlib.sha256(data).digest()
+    assert run("kill -9 $$").returncode in (137, 255)
+    assert run("tty", b"", "-tt").stdout.startswith(b"/dev/pts/")
+
+
+def test_many_commands_at_once_over_one_connection(person: Cli, job: int, tmp_path: Path) -> None:
+    """As an editor does, with ControlMaster."""
+    ssh = [*entered(person), "-o", f"ControlPath={tmp_path}/m"]
+    master = subprocess.Popen([*ssh, "-o", "ControlMaster=yes", "-N", "inside"], env=person.env)
+    try:
+        wait(lambda: os.path.exists(f"{tmp_path}/m"))
+        argv = [[*ssh, "inside", f"echo {number}; cat >&2; exit {number}"] for number in range(20)]
+        pipe = subprocess.PIPE
+        going = [subprocess.Popen(each, env=person.env, stdin=pipe, stdout=pipe, stderr=pipe) for each in argv]
+        for number, each in enumerate(going):
+            out, err = each.communicate(b"x" * 100_000, timeout=60)
+            assert (out, len(err), each.returncode) == (b"%d\n" % number, 100_000, number)
+    finally:
+        ended(master)
+
+
+def test_sftp_and_scp(person: Cli, job: int, tmp_path: Path) -> None:
+    """Files go both ways, exact, with the programs that people have."""
+    settings = entered(person)[1:]
+    data = os.urandom(4 << 20)
+    (tmp_path / "there").write_bytes(data)
+    batch = f"put {tmp_path}/there sent\nget sent {tmp_path}/back\nls -l\n"
+    done = subprocess.run(
+        ["sftp", *settings, "-b", "-", "inside"],
+        env=person.env,
+        input=batch.encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    assert (tmp_path / "back").read_bytes() == data
+    argv = ["scp", *settings, "-q", "inside:sent", str(tmp_path / "again")]
+    assert subprocess.run(argv, env=person.env, timeout=60, check=False).returncode == 0
+    assert (tmp_path / "again").read_bytes() == data
 
 
 def test_a_changed_key_is_refused(person: Cli, job: int) -> None:
@@ -93,6 +151,23 @@ def test_a_changed_key_is_refused(person: Cli, job: int) -> None:
     done = subprocess.run([*ssh, "inside", "true"], env=person.env, capture_output=True, timeout=60, check=False)
     assert done.returncode == 255
     assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
+
+
+def ended(ssh: subprocess.Popen[bytes]) -> None:
+    """End it. OpenSSH before 9.4 does not notice a SIGTERM that comes just before it waits: then it is told again."""
+    deadline = time.monotonic() + 30
+    while ssh.poll() is None:
+        assert time.monotonic() < deadline
+        ssh.terminate()
+        time.sleep(0.05)
+
+
+def wait(look: Callable[[], object]) -> None:
+    """Until it is so."""
+    deadline = time.monotonic() + 30
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def free_port() -> int:
