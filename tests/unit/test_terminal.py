@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.cli.terminal import Prefixer, Sanitiser
+from pool.cli.terminal import Dress, Prefixer, Sanitiser
 
 
 def safe(*chunks: bytes) -> bytes:
@@ -59,3 +59,17 @@ def test_lines_of_a_rank_are_prefixed() -> None:
     out = b"".join(prefixer.feed(b"x" * 100_000) for _ in range(10)) + prefixer.finish()
     assert out.count(b"x") == 1_000_000
     assert max(map(len, out.splitlines())) < 70_000
+
+
+@given(st.lists(st.binary(max_size=12)), st.booleans(), st.booleans())
+def test_what_is_held_back_is_known(chunks: list[bytes], many: bool, tty: bool) -> None:
+    """A reader that begins anew there, with nothing held, shows what the first one had yet to show."""
+
+    def dress() -> Dress:
+        return Dress(Prefixer(0, 1) if many else None, Sanitiser() if tty else None)
+
+    first, whole = dress(), b"".join(chunks)
+    shown = b"".join(map(first.feed, chunks))
+    assert first.plain == (not many and not tty)
+    again = dress()
+    assert shown + again.feed(whole[len(whole) - first.held :]) + again.finish() == shown + first.finish()
