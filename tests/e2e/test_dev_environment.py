@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,6 +58,54 @@ def test_it_stays_up_until_it_is_stopped(ready: Cli, tmp_path: Path) -> None:
     assert time.monotonic() - began < 10, "it waited for the kill"
     person.expect_exact("pool: dev stopped on gpu")
     assert person.wait() == 0
+
+
+def test_ssh_and_an_editor_find_it_by_name(ready: Cli, tmp_path: Path) -> None:
+    """Asked once, the entry is put in; the link that is printed leads to the folder that `ssh NAME` comes into."""
+    home = tmp_path / "home"
+    home.mkdir()
+    cli = Cli(ready.env | {"HOME": str(home)})
+    folder = write(tmp_path, name="dev-ssh", ide="cursor", working_dir="inner")
+    (folder / "inner").mkdir()
+    (folder / "inner" / "kept").touch()
+    person = cli.person("run", ".", "-f", "dev.dstack.yml", cwd=folder)
+    person.expect_exact("Run it? [y/N]")
+    person.sendline("y")
+    person.expect_exact("Put it there? [y/N]")
+    person.sendline("y")
+    person.expect_exact("pool: ssh dev-ssh")
+    person.expect(r"pool: cursor://vscode-remote/ssh-remote\+dev-ssh(/\S+)")
+    assert person.match
+    linked = person.match.group(1)
+    try:
+        argv = ["ssh", "-F", str(home / ".ssh" / "config"), "dev-ssh", "pwd; ls"]
+        done = subprocess.run(argv, env=cli.env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout == f"{linked}\nkept\n", done
+        assert done.returncode == 0
+    finally:
+        assert cli("stop", "dev-ssh", "-y").rc == 0
+    assert person.wait() == 0
+
+
+def test_a_no_to_the_entry_is_remembered(ready: Cli, tmp_path: Path) -> None:
+    """Nothing is written, it is not asked again, and what to type is told all the same."""
+    home = tmp_path / "home"
+    home.mkdir()
+    refused = Path(ready.env["POOL_STATE_DIR"], "ssh", "no-include")
+    refused.unlink(missing_ok=True)
+    cli = Cli(ready.env | {"HOME": str(home)})
+    folder = write(tmp_path)
+    for number, answers in enumerate((["y", "n"], ["y"])):
+        person = cli.person("run", ".", "-f", "dev.dstack.yml", "-n", f"dev-no-{number}", cwd=folder)
+        for answer in answers:
+            person.expect_exact("[y/N]")
+            person.sendline(answer)
+        person.expect_exact(f"pool: pool ssh dev-no-{number}")
+        person.expect_exact("pool: for `ssh`, `scp` and editors, once: pool ssh-config --install")
+        assert cli("stop", f"dev-no-{number}", "-y").rc == 0
+        assert person.wait() == 0
+    assert not (home / ".ssh").exists()
+    refused.unlink()
 
 
 def test_a_beginning_that_fails_ends_it(ready: Cli, tmp_path: Path) -> None:
