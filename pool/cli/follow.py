@@ -9,6 +9,7 @@ import sys
 import time
 
 from pool.cli import render
+from pool.cli.progress import Progress
 from pool.cli.terminal import Dress, Prefixer, Sanitiser
 from pool.client import Client, died
 from pool.errors import ServerError, parted
@@ -26,6 +27,8 @@ _RECONNECT_S = 60.0
 _PATIENCE_S = 2.0
 _HOSTS_NAMED = 8
 DEV_ENVIRONMENT = "dev-environment"
+#: Why a job is not yet further is said beside how long it takes; on a terminal, in place.
+_WAITING = {"submitted": "waits for free hosts", "placed": "", "starting": ""}
 
 
 def _write_all(data: bytes, noted: Callable[[int], object]) -> None:
@@ -60,10 +63,17 @@ class Follower:
             rank: Dress(Prefixer(rank, width) if many else None, Sanitiser() if tty else None) for rank in self._ranks
         }
         self._waits = False
+        self._progress = Progress(quiet=quiet or not live)
         self._told: dict[int, tuple[Any, ...]] = {}
 
     def follow(self) -> dict[str, Any]:
         """Until the run's end (or, not `live`, the log's end of now); the run as it is then."""
+        try:
+            return self._follow()
+        finally:
+            self._progress.hide()
+
+    def _follow(self) -> dict[str, Any]:
         lost_at = None
         if self._rest:
             self._put(self._rest)
@@ -102,6 +112,7 @@ class Follower:
             self._tell()
         elif "notice" in head:
             self.incomplete = not self._live
+            self._progress.hide()
             render.note(f"pool: rank {head['rank']}: {head['notice']}")
         else:
             rank, attempt, end = head["rank"], head["attempt"], head["offset"] + len(body)
@@ -123,6 +134,7 @@ class Follower:
                 self.shown[piece.rank] = f"{piece.attempt}:{offset}"
 
         if piece.data:
+            self._progress.hide()
             self._write(piece.data[piece.written :], noted)
         else:
             noted(0)
@@ -141,16 +153,33 @@ class Follower:
             return
         changed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for job in self.run["jobs"]:
-            state = (job["shown"], job["reason"] if job["shown"] not in ("running", "done") else None)
+            state = (job["shown"], job["reason"] if self._is_told(job) else None)
             if self._told.get(job["rank"]) != state and (last or self._is_shown(job)):
                 self._told[job["rank"]] = state
                 changed.setdefault((job["shown"], job["exit_code"], job["reason"]), []).append(job)
         for jobs in changed.values():
+            self._progress.hide()
             render.note(_told(self.run, jobs))
             if self.run["type"] == DEV_ENVIRONMENT and jobs[0]["shown"] == "running":
                 from pool.cli import way_in
 
                 way_in.tell(self.run)
+        self._show_wait()
+
+    def _is_told(self, job: dict[str, Any]) -> bool:
+        """True where a reason of its own makes a line: of what waits, each new one only where there is no terminal."""
+        if job["shown"] in ("running", "done"):
+            return False
+        return not (self._progress.terminal and job["shown"] in _WAITING)
+
+    def _show_wait(self) -> None:
+        """What the run waits for, and how long, on a terminal."""
+        waiting = [job for job in self.run["jobs"] if job["shown"] in _WAITING]
+        if waiting and self._progress.terminal:
+            why = parted(waiting[0]["reason"] or "")[0] or _WAITING[waiting[0]["shown"]]
+            self._progress.tell(f"{self.run['name']} {waiting[0]['shown']}", said=why)
+        else:
+            self._progress.hide()
 
     def _is_shown(self, job: dict[str, Any]) -> bool:
         if not job["log_bytes"] or job["rank"] not in self._ranks:

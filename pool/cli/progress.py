@@ -24,31 +24,31 @@ _EVERY_S = 10.0
 
 
 class Progress:
-    """Of one command. Hide it before anything else is written; `tell` shows it again."""
+    """Of one command. Hide it before anything else is written; `tell` shows it again, and its time goes on."""
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self.terminal = sys.stderr.isatty()
         self._quiet, self._clock = quiet, clock
-        self._terminal = sys.stderr.isatty()
         self._lock = Lock()
-        self._text, self._done, self._total = "", 0, 0
+        self._what, self._said, self._done, self._total = "", "", 0, 0
         self._since = self._said_at = 0.0
         self._timer: Timer | None = None
         self._bar: tuple[Bar, TaskID] | None = None
 
-    def tell(self, text: str, done: int = 0, total: int = 0) -> None:
-        """`text` is what is going on; of what is measured, `done` of `total` bytes."""
+    def tell(self, what: str, done: int = 0, total: int = 0, *, said: str = "") -> None:
+        """`what` is going on, of which more is `said`; of what is measured, `done` of `total` bytes."""
         if self._quiet:
             return
         with self._lock:
             now = self._clock()
-            if text != self._text:
+            if what != self._what:
                 self._put_away()
-                self._text, self._since, self._said_at = text, now, now
-            self._done, self._total = done, total
-            if not self._terminal:
+                self._what, self._since, self._said_at = what, now, now
+            self._said, self._done, self._total = said, done, total
+            if not self.terminal:
                 self._say(now)
             elif self._bar:
-                self._bar[0].update(self._bar[1], completed=done, total=total or None)
+                self._bar[0].update(self._bar[1], description=self._text(), completed=done, total=total or None)
             elif self._timer is None:
                 self._timer = Timer(max(0.0, self._since + _SOON_S - now), self._appear)
                 self._timer.daemon = True
@@ -56,15 +56,18 @@ class Progress:
 
     def hide(self) -> None:
         """Take it off the terminal."""
-        if self._text:
+        if self._what:
             with self._lock:
                 self._put_away()
+
+    def _text(self) -> str:
+        return f"{self._what}: {self._said}" if self._said else self._what
 
     def _say(self, now: float) -> None:
         if now - self._said_at >= _EVERY_S:
             self._said_at = now
             far = f" {size(self._done)} of {size(self._total)}," if self._total else ""
-            render.note(f"pool: {self._text}:{far} {now - self._since:.0f} s")
+            render.note(f"pool: {self._text()}:{far} {now - self._since:.0f} s")
 
     def _appear(self) -> None:
         from rich.console import Console
@@ -79,20 +82,25 @@ class Progress:
             TransferSpeedColumn,
         )
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
         with self._lock:
             if self._timer is None:  # hidden meanwhile
                 return
-            columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
+            one_line = Column(no_wrap=True, overflow="ellipsis")
+            columns: list[ProgressColumn] = [
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False, table_column=one_line),
+            ]
             if self._total:
                 columns += [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
             bar = Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-            task = bar.add_task(self._text, completed=self._done, total=self._total or None)
+            task = bar.add_task(self._text(), completed=self._done, total=self._total or None)
+            bar.tasks[0].start_time = bar.get_time() - (self._clock() - self._since)
             self._bar = bar, task
             bar.start()
 
     def _put_away(self) -> None:
-        self._text = ""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

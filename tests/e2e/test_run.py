@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from pool.lab.loopback import LabHost
@@ -77,6 +78,24 @@ def test_output_of_one_node_is_raw(ready: Cli, write: Write) -> None:
         assert done.stdout == b"a\x1b[2J\0\xff\r\nb\nno end"
         assert (b"RANK  HOST" in done.stderr) is not bool(quiet)
         assert not (quiet and done.stderr)
+
+
+def test_a_wait_is_shown_in_place(ready: Cli, write: Write) -> None:
+    """On a terminal: for what, and how long; it goes away when the run goes on, and with -q there is nothing."""
+    held = write("sleep 1000", resources={"gpu": 2}, nodes=2)
+    assert run(ready, held, "-d", "-n", "holds").rc == 0
+    until(ready, "holds", "running")
+    folder = write("echo at last", resources={"gpu": 1})
+    person = ready.person("run", ".", "-f", "t.dstack.yml", "-y", "-n", "waits", cwd=folder)
+    quiet = ready.person("run", ".", "-f", "t.dstack.yml", "-yq", "-n", "quiet", cwd=folder)
+    person.expect_exact("pool: waits submitted\r\n")
+    person.expect(r"waits submitted: waits for free hosts .*0:00:01")
+    assert ready("stop", "holds", "--abort", "-y").rc == 0
+    person.expect(r"\x1b\[2K.*?pool: waits placed on gpu\d\r\n")
+    person.expect_exact("at last")
+    assert person.wait() == 0
+    quiet.expect(pexpect.EOF)
+    assert quiet.before == "at last\r\n"
 
 
 def test_output_of_two_nodes_is_prefixed(ready: Cli, write: Write) -> None:

@@ -41,8 +41,8 @@ def test_a_wait_has_no_size(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(clock=clock)
     for second in range(0, 30, 5):
         clock.now += 5
-        progress.tell("waiting for gpu1" if second < 15 else "pulling")
-    assert capsys.readouterr().err.splitlines() == ["pool: waiting for gpu1: 10 s", "pool: pulling: 10 s"]
+        progress.tell("waiting", said="for gpu1") if second < 15 else progress.tell("pulling")
+    assert capsys.readouterr().err.splitlines() == ["pool: waiting: for gpu1: 10 s", "pool: pulling: 10 s"]
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
