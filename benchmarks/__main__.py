@@ -31,6 +31,7 @@ ROWS = {
     "throughput": "runs per second",
     "matching": "matching",
     "gang": "`pool run`, gangs",
+    "folder": "a folder on its way",
     "provision": "provisioning again",
 }
 

@@ -7,6 +7,7 @@ The map, top down; imports only ever go down (tests/unit/test_architecture.py ho
     forward.py   a job's ports at this machine
     inside.py    programs inside of running jobs, from the client's end
     transfer.py  files into and out of jobs' folders, likewise
+    folder/      the folder that a run takes along: what git sees of it, what is new in it, sent
     server/      HTTP over a Unix socket, start and stop
     lifecycle/   the only place that decides and acts: submit, place, launch, watch, stop
     scheduler/   pure: which hosts could take a request, which are best, all N or none

@@ -6,7 +6,8 @@
     pool.db                               the store
     id_ed25519                            the server's own key, which its links log in with
     known_hosts                           pinned host keys, OpenSSH format
-    code/                                 uploaded folders, by content hash
+    code/                                 uploaded folders, by content hash; POOL_CODE_GB limits them
+    index/                                what files of folders were when they were last read
     secrets/                              env of runs not yet ended, one 0600 file each
     ansible/                              the log of each provisioning
     places/                               how far the output of each run was shown here

@@ -115,7 +115,7 @@ class Run:
     spec: TaskSpec
     submitted_at: float  #: Unix seconds, the server's clock
     folder: str | None = None  #: the caller's working folder
-    code: str | None = None  #: sha256 of the uploaded archive
+    code: str | None = None  #: the hash that names the uploaded folder
     repo_id: str = ""
     stop_asked: str | None = None  #: None | stop | abort
     jobs: tuple[Job, ...] = ()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import tarfile
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from pool.runner.container import labels
 from pool.runner.engine import Engine, EngineError
 from pool.task.script import STAY, build_script
+from tests.code import listed, send_code
 from tests.runner_host import POOL, Bridge, RefusalError, RunnerHost, until
 from tests.shells import Said, fetched, said, sent, size
 
@@ -117,16 +116,9 @@ def test_the_environment_is_exact_and_nothing_else_is_said(bench: Bench) -> None
 
 def test_the_folder_is_there_and_what_is_made_in_it_stays(bench: Bench) -> None:
     """Uploaded files under the working directory; what the job writes there is on the host afterwards."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        member = tarfile.TarInfo("sub/data")
-        member.size = 5
-        tar.addfile(member, io.BytesIO(b"bytes"))
-    data = archive.getvalue()
-    code = hashlib.sha256(data).hexdigest()
-    bench.bridge.ask("code_write", data, sha256=code, offset=0)
-    bench.bridge.ask("code_finish", sha256=code)
-    bench.start("cat data; cp data ../made", code=code, working_dir="sub")
+    code, contents = listed(("d", "sub", 0o755), ("f", "sub/data", b"bytes"))
+    send_code(bench.bridge, code, contents)
+    bench.start("cat data; cp data ../made", code=code.sha256, working_dir="sub")
     assert bench.bridge.end_of(bench.job)["exit_code"] == 0
     assert bench.bridge.log(bench.job) == b"bytes"
     with open(os.path.join(bench.host.path(bench.job, "work"), "made"), "rb") as file:

@@ -366,7 +366,7 @@ class _Request(BaseHTTPRequestHandler):
                     os.write(writing, chunk)
                 if writing not in kinds:
                     os.close(writing)
-            except OSError:
+            except (OSError, ValueError):  # hung up meanwhile
                 return
 
         threading.Thread(target=inward, daemon=True).start()

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pool.cli import upload
     from pool.forward import Forwards
 
 _EXAMPLES = """\
@@ -41,6 +42,8 @@ def register(commands: Any) -> None:
     parser.add_argument("-f", "--file", metavar="FILE", help="the task file (default: WORKING_DIR/.dstack.yml)")
     add_options(parser, RUN)
     add_options(parser, REQUEST)
+    parser.add_argument("--git", action="store_true", help="send `.git` too")
+    parser.add_argument("--size-limit", metavar="SIZE", help="send so much without a question (default: 1GB)")
     parser.add_argument("-d", "--detach", action="store_true", help="do not stay for the output")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("-q", "--quiet", action="store_true", help="only the task's own output")
@@ -49,7 +52,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-_ALONE = ("-d", "--detach", "-y", "--yes", "-q", "--quiet", "--dry-run", "--json", "-h", "--help")
+_ALONE = ("--git", "-d", "--detach", "-y", "--yes", "-q", "--quiet", "--dry-run", "--json", "-h", "--help")
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -57,7 +60,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
     argparse cannot do it: its REMAINDER begins right after WORKING_DIR and would take `-f FILE` with it.
     """
-    with_value = flags(RUN + REQUEST, with_value=True) | {"-f", "--file"}
+    with_value = flags(RUN + REQUEST, with_value=True) | {"-f", "--file", "--size-limit"}
     alone = flags(RUN + REQUEST, with_value=False) | set(_ALONE)
     at, folder_seen = 0, False
     while at < len(words):
@@ -83,7 +86,7 @@ def _short(word: str, with_value: set[str], alone: set[str]) -> bool:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pool.cli import render
+    from pool.cli import render, upload
     from pool.cli.plan import show_plan
     from pool.client import again
     from pool.errors import BlockedError, InputError
@@ -108,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
         from pool.cli import way_in
 
         way_in.offer_include(ask=not (args.yes or args.quiet))
-    run = _submit(asked, quiet=args.quiet)
+    run = _submit(asked, upload.Wish(args, plan["files"]))
     if plan["type"] == "dev-environment":
         way_in.enter()
     if args.detach:
@@ -149,32 +152,12 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _submit(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Send the folder unless the server has it, then the run. Its id is made here: sent twice it is one run."""
-    from pool import config
-    from pool.cli import render
-    from pool.cli.pack import pack, repo_id
+def _submit(asked: dict[str, Any], wish: upload.Wish) -> dict[str, Any]:
+    """Send the folder, then the run. Its id is made here: sent twice it is one run."""
     from pool.client import again
+    from pool.folder.snapshot import repo_id
 
-    path = config.path(f"upload.{os.getpid()}")  # importing tempfile takes longer than all that this does
-    with open(path, "w+b") as archive:
-        os.unlink(path)
-        sha256, size, left_out = pack(asked["folder"], archive)
-        for line in left_out:
-            render.note(f"pool: left out {line}")
-        again(lambda client: _send(client, archive, sha256, size, quiet))
-    body = asked | {"id": os.urandom(8).hex(), "code": sha256, "repo_id": repo_id(asked["folder"])}
+    code = wish.upload(asked["folder"])
+    body = asked | {"id": os.urandom(8).hex(), "code": code, "repo_id": repo_id(asked["folder"])}
     run: dict[str, Any] = again(lambda client: client.post("/runs", body))
     return run
-
-
-def _send(client: Any, archive: Any, sha256: str, size: int, quiet: bool) -> None:
-    """Send the folder's archive, unless the server has it."""
-    from pool.cli import render
-
-    if client.get(f"/code/{sha256}")["has"]:
-        return
-    if size > 64 << 20 and not quiet:
-        render.note(f"pool: sending {size >> 20} MiB")
-    archive.seek(0)
-    client.put(f"/code/{sha256}", iter(lambda: archive.read(1 << 20), b""), size)

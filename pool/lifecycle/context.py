@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pool.lifecycle.bell import Bell
+from pool.lifecycle.code import limit_bytes
+from pool.runner.code import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +36,17 @@ class Context:
     drains: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     settling: threading.Lock = field(default_factory=threading.Lock)  #: one at a time says ready or draining
     keeper: Keeper = field(init=False)
+    code: Code = field(init=False)  #: the folders that were sent here
     calls: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="call")
     )
+
+    def __post_init__(self) -> None:
+        self.code = Code(os.path.join(self.folder, "code"), limit_bytes, self._needed_code)
+
+    def _needed_code(self) -> list[str]:
+        """The folders that live runs may yet send to a host."""
+        return [run.code for run in self.store.runs.live() if run.code]
 
     def every(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """`call` on each item at the same time; results in order, or the exceptions they ended with."""

@@ -12,15 +12,14 @@ safe to repeat: a launch that was cut off (kill -9 of the server, a lost link) i
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pool.errors import ConflictError, FencedError, HostError, PoolError, RunError, RunnerError, UnreachableError
 from pool.lifecycle import image, watch
+from pool.lifecycle.code import Sending
 from pool.lifecycle.environment import mpi_hosts, pool_env
-from pool.runner.frames import MAX_BODY
 from pool.states import JobStatus
 
 if TYPE_CHECKING:
@@ -30,8 +29,12 @@ if TYPE_CHECKING:
 
 #: A reservation that is not prepared within this time frees itself on the host.
 _RESERVE_TTL_S = 60.0
+#: While a folder is sent reservations are renewed so often, and a stop is noticed.
+_RENEW_S = 3.0
+#: A large folder takes a while to be made.
+_PREPARE_S = 300.0
 #: Causes of a refusal that another placement may not meet.
-_ELSEWHERE = {"busy", "no_such_gpu", "not_reserved", "draining"}
+_ELSEWHERE = {"no_upload", "busy", "no_such_gpu", "not_reserved", "draining"}
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ def _make_ready(ctx: Context, run: Run, placed: list[Job]) -> bool:
         _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
         if spec.request.runtime == "docker":
             _have_image(ctx, run, spec, ranks, hosts)
-        _each(ctx, ranks, lambda rank: _send_code(ctx, run, rank))
+        _send_code(ctx, run, ranks, hosts)
         _each(ctx, ranks, lambda rank: _prepare(ctx, run, spec, hosts, rank, ranks[0].port))
         _check_not_stopped(ctx, run)
     except FencedError:
@@ -103,7 +106,11 @@ def undo(ctx: Context, run: Run, to: JobStatus, reason: str) -> None:
 
 def _each(ctx: Context, ranks: list[_Rank], step: Any) -> None:
     """One step on all ranks at once; the worst thing that happened on any of them is raised."""
-    errors = [outcome for outcome in ctx.every(step, ranks) if isinstance(outcome, Exception)]
+    _raise_worst(ctx.every(step, ranks))
+
+
+def _raise_worst(outcomes: list[Any]) -> None:
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     errors.sort(key=lambda error: isinstance(error, UnreachableError))
     if errors:
         raise errors[0]
@@ -174,22 +181,20 @@ def _forget_login(ctx: Context, run: Run) -> None:
                 ctx.store.secrets.keep(run.id, replace(spec, registry_auth=None))
 
 
-def _send_code(ctx: Context, run: Run, rank: _Rank) -> None:
-    """Send the folder's archive in pieces, unless the host has it."""
-    if run.code is None or rank.has_code:
-        return
-    host = str(rank.job.host_id)
-    try:
-        file = open(os.path.join(ctx.folder, "code", run.code + ".tar"), "rb")  # noqa: SIM115 - closed below
-    except FileNotFoundError:
-        raise RunError("the folder of this run is no longer on the server", hint="submit the run again") from None
-    with file:
-        offset = 0
-        while chunk := file.read(MAX_BODY):
+def _send_code(ctx: Context, run: Run, ranks: list[_Rank], hosts: list[Host]) -> None:
+    """Until every host has the folder; meanwhile the reservations are renewed, and the plan's reader told how far."""
+    left = [(_sending(ctx, run, rank, hosts), rank) for rank in ranks if run.code and not rank.has_code]
+    while left:
+        outcomes = ctx.every(lambda each: each[0].go_on(_RENEW_S), left)
+        _raise_worst(outcomes)
+        left = [each for each, done in zip(left, outcomes, strict=True) if not done]
+        if left:
             _check_not_stopped(ctx, run)
-            ctx.keeper.request(host, "code_write", chunk, sha256=run.code, offset=offset)
-            offset += len(chunk)
-    ctx.keeper.request(host, "code_finish", sha256=run.code, timeout=120.0)
+            _each(ctx, ranks, lambda rank: _reserve(ctx, run, rank))
+
+
+def _sending(ctx: Context, run: Run, rank: _Rank, hosts: list[Host]) -> Sending:
+    return Sending(ctx, hosts[rank.job.rank], str(run.code), lambda text: _note(ctx, rank, text))
 
 
 def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _Rank, master_port: int) -> None:
@@ -212,7 +217,15 @@ def _prepare(ctx: Context, run: Run, spec: TaskSpec, hosts: list[Host], rank: _R
         },
         "container": _container(spec, rank) if rank.image else None,
     }
-    ctx.keeper.request(str(rank.job.host_id), "prepare", job=rank.job.id, task=task, timeout=120.0)
+    ask: dict[str, Any] = {"job": rank.job.id, "task": task}
+    try:
+        ctx.keeper.request(str(rank.job.host_id), "prepare", timeout=_PREPARE_S, **ask)
+    except RunnerError as error:
+        if error.details.get("cause") != "no_code":
+            raise
+        # It has gone from there since it was asked for: a power cut, say, or somebody has deleted it.
+        _send_code(ctx, run, [replace(rank, has_code=False)], hosts)
+        ctx.keeper.request(str(rank.job.host_id), "prepare", timeout=_PREPARE_S, **ask)
 
 
 def _container(spec: TaskSpec, rank: _Rank) -> dict[str, Any]:

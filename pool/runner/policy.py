@@ -1,6 +1,7 @@
 """What the operator of this host allows jobs and sets for them: `policy.json` of the runner's state folder.
 
-    {"volumes": ["/data"], "privileged": true, "docker": true, "pids": 4096, "images_gb": 200}
+    {"volumes": ["/data"], "privileged": true, "docker": true, "pids": 4096, "images_gb": 200,
+     "code_gb": 50}
 
 Without that file nothing is allowed. It is read for each job, so that a change holds from the next one on.
 """

@@ -16,7 +16,6 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 
 from pool.runner import durable, launch, probe, processes
 from pool.runner.activity import Activity
-from pool.runner.archive import Archives
 from pool.runner.code_verbs import CodeVerbs
 from pool.runner.containers import Containers
 from pool.runner.copy_verbs import CopyVerbs
@@ -61,9 +60,7 @@ class Service:
         self._launcher = launch.Launcher(state)
         self._supervisors: dict[str, subprocess.Popen[bytes] | Forked] = {}
         os.makedirs(os.path.join(state, "jobs"), mode=0o711, exist_ok=True)
-        self._archives = Archives(os.path.join(state, "code"))
         self._images = Images(state)
-        self._preparer = Preparer(state, self._archives, self._images)
         self._containers = Containers(state)
         self._activity = Activity(state)
         self._drain = Drain(state, lambda told: announce(None, {"event": "drain", "drain": told}))
@@ -75,9 +72,11 @@ class Service:
             lambda held: announce(None, {"event": "ledger", "held": held}),
         )
         self._owners = Owners(state, self._ledger)
+        self._code = CodeVerbs(state, os.path.join(state, "code"), self._ledger.snapshot)
+        self._preparer = Preparer(state, self._code.code, self._images)
         rooms = (
             self,
-            CodeVerbs(self._archives),
+            self._code,
             ImageVerbs(self._images, self._ledger, self._owners),
             LogVerbs(self._owners, self._folders, self._activity),
             PortVerbs(self._owners),
@@ -172,7 +171,7 @@ class Service:
             self._ledger.reserve(folder.job, peer.pool, gpus, self._known_gpus, float(head["ttl_s"]))
         code = head.get("code")
         return {
-            "has_code": self._archives.has(code) if code else False,
+            "has_code": self._code.promise(folder.job, code) if code else False,
             "port": probe.free_port() if head.get("port") else None,
         }
 
@@ -192,6 +191,7 @@ class Service:
             if folder.started is None:
                 gpus = self._ledger.hold(folder.job, peer.pool)
                 self._preparer.prepare(folder, head["task"], gpus, peer.pool, peer.uid)
+                self._code.made(folder.job)
                 self._watch.add(folder.job, folder.path)
         return folder.status()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from pool import __version__
+from pool.server.code_routes import code_routes
 from pool.server.endpoint import Asked, answers_json
 from pool.server.host_routes import host_routes
 from pool.server.image_routes import image_routes
@@ -34,5 +35,6 @@ def routes(ctx: Context, end: Callable[[], None]) -> list[Route]:
         Route("/stop", answers_json(stopped), methods=["POST"]),
         *host_routes(ctx),
         *image_routes(ctx),
+        *code_routes(ctx),
         *run_routes(ctx),
     ]

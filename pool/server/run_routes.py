@@ -1,16 +1,12 @@
-"""Routes about runs: plan, submit, list, stop, and the folders they need. Following one is a stream: streams.py."""
+"""Routes about runs: plan, submit, list, stop. Following one is a stream: streams.py."""
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING, Any
 
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pool.errors import PoolError
-from pool.lifecycle import code, ports, stop, submit
+from pool.lifecycle import ports, stop, submit
 from pool.lifecycle.follow import states
 from pool.lifecycle.streams import own_run, running_job
 from pool.runner import frames
@@ -22,10 +18,7 @@ from pool.task.check import check_file
 from pool.task.options import parse_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from starlette.requests import Request
-    from starlette.responses import Response
+    from collections.abc import Iterator
 
     from pool.lifecycle.context import Context
 
@@ -83,8 +76,6 @@ def run_routes(ctx: Context) -> list[Route]:
         Route("/runs/{name}/where", answers_json(where)),
         Route("/ssh", answers_json(ssh)),
         Route("/runs/{name}/states", answers_stream(lambda asked: _states(ctx, asked))),
-        Route("/code/{sha256}", answers_json(lambda asked: {"has": code.has(ctx.folder, asked.path["sha256"])})),
-        Route("/code/{sha256}", _takes_code(ctx), methods=["PUT"]),
     ]
 
 
@@ -111,21 +102,3 @@ def _states(ctx: Context, asked: Asked) -> Iterator[Frame]:
     for item in states(ctx, run):
         yield event({"run": run_json(item)}) if item else Frame(frames.PING, 0, {})
     yield event({"end": run_json(ctx.store.runs.get(run.id))})
-
-
-def _takes_code(ctx: Context) -> Callable[[Request], Any]:
-    """An endpoint that keeps the body, a folder's archive, under its hash."""
-
-    async def endpoint(request: Request) -> Response:
-        with tempfile.TemporaryFile(dir=ctx.folder) as spool:
-            async for chunk in request.stream():
-                spool.write(chunk)
-            spool.seek(0)
-            pieces = iter(lambda: spool.read(1 << 20), b"")
-            try:
-                await run_in_threadpool(code.keep, ctx.folder, request.path_params["sha256"], pieces)
-            except PoolError as error:
-                return JSONResponse(error.to_json(), status_code=400)
-        return JSONResponse({})
-
-    return endpoint

@@ -116,6 +116,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "inactivity_s": spec.inactivity_s,
         "ports": ports_json(spec.ports),
         "notes": list(spec.notes),
+        "files": list(spec.files),
         "request": _request_json(plan),
         "offers": [_offer_json(rank, offer) for rank, offer in enumerate(plan.offers)],
         "refusals": [_refusal_json(refusal) for refusal in plan.refusals],

@@ -34,8 +34,6 @@ def notes(task: TaskConfig) -> Iterator[str]:
         yield "utilization_policy has no effect yet: the run is not stopped when its GPUs are idle"
     if wrote("repos") and task.repos:
         yield "repos: . has no effect: a run always takes its folder along"
-    if task.files:
-        yield "files has no effect yet: only the folder itself is sent"
     yield from _process_notes(task)
     ours = [name for name in task.env if name in OURS]
     if ours:

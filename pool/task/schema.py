@@ -166,7 +166,7 @@ class TaskConfig(Policy):
         (), description="Host folders, `/host:/job[:ro]`, where the operator allows them."
     )
     files: Annotated[tuple[str, ...], _mounts(parse_file, "files")] = Field(
-        (), description="Files taken along beside the folder: `local` or `local:remote`. Not yet: the plan says so."
+        (), description="More files and folders to take along: `local` or `local:remote`, the latter in the folder."
     )
     repos: Annotated[tuple[str, ...], _mounts(parse_repo, "repos")] = Field(
         (), description="Only `.`, the folder itself, which every run takes along."

@@ -105,23 +105,19 @@ def test_a_gang_of_which_one_host_refuses_holds_nothing(world: World, pool: Pool
     commands = [f'echo started >> "{tmp_path}/lines"']
     assert pool.submit("whole", commands, nodes=2, gpu="2").rc == 0
     assert pool.end_of("whole")["status"] == "done"
-    code = os.path.join(world.state(world.hosts[1]), "code")
-    known = set(os.listdir(code))
-    Path(pool.folder, "task", "new").mkdir()
-    assert pool.submit("refused-first", ["true"], nodes=2, gpu="2").rc == 0
-    assert pool.end_of("refused-first")["status"] == "done"
-    (fresh,) = set(os.listdir(code)) - known
-    Path(code, fresh).write_bytes(b"not an archive")
     (tmp_path / "lines").write_text("")
-    assert pool.cli("run", os.path.join(pool.folder, "task", "refused-first"), "-y", "-d", "-n", "refused").rc == 0
+    policy = Path(world.state(world.hosts[1]), "policy.json")
+    policy.write_text("not JSON")
+    assert pool.submit("refused", commands, nodes=2, gpu="2").rc == 0
     run = pool.end_of("refused")
     assert {job["status"] for job in run["jobs"]} == {"failed"}
-    assert "not a tar file" in run["jobs"][0]["reason"]
+    assert "is not a JSON object" in run["jobs"][0]["reason"]
+    assert (tmp_path / "lines").read_text() == ""
     assert world.held() == {}
     for host, job in zip(world.hosts, run["jobs"], strict=True):
         assert job["host"] == host.name
         assert not os.path.exists(os.path.join(world.state(host), "jobs", job["id"]))
-    Path(code, fresh).unlink()
+    policy.unlink()
 
 
 def test_a_busy_gpu_sends_the_gang_elsewhere_or_lets_it_wait(world: World, pool: Pool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pool.lab.loopback import LabHost
 from pool.provision.zipapp import build_runner
 from pool.runner import frames
 from pool.ssh.link import Link
+from tests.code import list_code, listed
 from tests.conftest import pinned
 from tests.runner_host import sha256, until
 
@@ -121,7 +121,7 @@ def test_bulk_goes_both_ways_at_once(runner: str, open_link: Open, tmp_path: Pat
         link.request("prepare", job=job, task={"script": "seq 1 3000000"})
         link.request("start", job=job)
     data = os.urandom(frames.MAX_BODY) * 24
-    digest = hashlib.sha256(data).hexdigest()
+    code, _ = listed(("f", "data", data))
     logs: dict[str, bytes] = {}
 
     def read(job: str) -> None:
@@ -136,9 +136,10 @@ def test_bulk_goes_both_ways_at_once(runner: str, open_link: Open, tmp_path: Pat
     readers = [threading.Thread(target=read, args=(job,)) for job in ("a", "b")]
     for reader in readers:
         reader.start()
+    upload, _ = list_code(link, code)
     for offset in range(0, len(data), frames.MAX_BODY):
-        link.request("code_write", data[offset : offset + frames.MAX_BODY], sha256=digest, offset=offset, timeout=60)
-    link.request("code_finish", sha256=digest, timeout=60)
+        link.request("code_write", data[offset : offset + frames.MAX_BODY], upload=upload, offset=offset, timeout=60)
+    link.request("code_finish", upload=upload, timeout=60)
     for reader in readers:
         reader.join(60)
     wanted = sha256(b"".join(b"%d\n" % number for number in range(1, 3_000_001)))

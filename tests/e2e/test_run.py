@@ -389,21 +389,6 @@ def test_working_dir(ready: Cli, write: Write) -> None:
     assert 'working_dir "../x" leaves the folder' in outside.stderr
 
 
-def test_a_folder_that_is_too_large(ready: Cli, write: Write) -> None:
-    """2 at once, before anything is read or sent: most likely it is the wrong folder."""
-    folder = write("true")
-    with open(os.path.join(folder, "data"), "wb") as file:
-        file.truncate(3 << 30)
-    before = count(ready)
-    done = run(ready, folder)
-    assert done.rc == 2, done
-    assert done.stderr.splitlines()[-2:] == [
-        f"pool: {folder} is larger than 2 GiB",
-        "try: run from the folder of the code; keep data on the hosts",
-    ]
-    assert count(ready) == before
-
-
 def test_files_that_are_not_there(ready: Cli, write: Write, tmp_path: Path) -> None:
     """2, one line, and what to type."""
     folder = write("true")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import shlex
 import signal
 import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,6 +18,8 @@ import pytest
 from pool.lab import gpus as cards
 from pool.runner import durable, processes
 from pool.runner.frames import REQUEST, Frame, encode
+from pool.runner.manifest import flagged
+from tests.code import list_code, listed
 from tests.runner_host import POOL, Bridge, GoneError, RefusalError, RunnerHost, sha256, until
 
 
@@ -353,21 +352,23 @@ def test_a_working_dir_outside_is_refused(bridge: Bridge, folder: str) -> None:
 
 def test_the_folder_arrives_as_it_was(bridge: Bridge) -> None:
     """Sent in pieces, out of order and twice; the job runs in the folder it asked for."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, data in (("deep/er/data", os.urandom(3_000_000)), ("deep/run.sh", b"wc -c er/data")):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    data = archive.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    assert bridge.ask("reserve", job="j", gpus=[], ttl_s=60, code=digest)["has_code"] is False
-    pieces = [(offset, data[offset : offset + (1 << 20)]) for offset in range(0, len(data), 1 << 20)]
+    data = os.urandom(3_000_000)
+    code, contents = listed(
+        ("d", "deep", 0o755),
+        ("d", "deep/er", 0o755),
+        ("f", "deep/er/data", data),
+        ("f", "deep/run.sh", b"wc -c er/data"),
+    )
+    assert bridge.ask("reserve", job="j", gpus=[], ttl_s=60, code=code.sha256)["has_code"] is False
+    upload, wanted = list_code(bridge, code)
+    stream = b"".join(contents[sha256] for sha256, _ in flagged(code.contents, wanted))
+    pieces = [(offset, stream[offset : offset + (1 << 20)]) for offset in range(0, len(stream), 1 << 20)]
     for offset, piece in [*reversed(pieces), pieces[0]]:
-        bridge.ask("code_write", piece, sha256=digest, offset=offset)
-    bridge.ask("code_finish", sha256=digest)
-    assert bridge.ask("reserve", job="j", gpus=[], ttl_s=60, code=digest)["has_code"] is True
-    bridge.ask("prepare", job="j", task={"script": "pwd; sh run.sh", "code": digest, "working_dir": "deep"})
+        bridge.ask("code_write", piece, upload=upload, offset=offset)
+    bridge.ask("code_finish", upload=upload)
+    assert list_code(bridge, code) == ("", b"")
+    assert bridge.ask("reserve", job="j", gpus=[], ttl_s=60, code=code.sha256)["has_code"] is True
+    bridge.ask("prepare", job="j", task={"script": "pwd; sh run.sh", "code": code.sha256, "working_dir": "deep"})
     bridge.ask("start", job="j")
     lines = bridge.log("j").decode().splitlines()
     assert lines[0].endswith("/work/deep")
@@ -630,8 +631,13 @@ def test_nonsense_ends_only_its_own_connection(host: RunnerHost, bridge: Bridge,
         {"verb": "reserve", "job": "k", "gpus": ["GPU-none"], "ttl_s": 60},
         {"verb": "prepare", "job": "k", "task": {"script": "true"}},
         {"verb": "prepare", "job": "j", "task": []},
-        {"verb": "code_write", "sha256": "../../x", "offset": 0},
-        {"verb": "code_finish", "sha256": "0" * 64},
+        {"verb": "code_list", "sha256": "../../x", "offset": 0, "size": 0},
+        {"verb": "code_list", "sha256": "0" * 64, "offset": 0, "size": 1 << 60},
+        {"verb": "code_list", "sha256": "0" * 64, "offset": 0, "size": 0},
+        {"verb": "code_write", "upload": "../../x", "offset": 0},
+        {"verb": "code_finish", "upload": "0" * 24},
+        {"verb": "reserve", "job": "k", "gpus": [], "ttl_s": 60, "code": "../../x"},
+        {"verb": "prepare", "job": "j", "task": {"script": "true", "code": "0" * 64}},
         {"verb": "hello", "protocol": [7, 9], "pool": POOL, "epoch": 1},
     ],
     ids=str,

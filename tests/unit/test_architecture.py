@@ -41,8 +41,9 @@ ALLOWED = {
     "forward": NOUNS | {"client", "runner"},
     "inside": NOUNS | {"client", "runner"},
     "transfer": NOUNS | {"inside", "runner"},
+    "folder": {"config", "errors", "client", "runner"},
     "lab": {"config", "errors"},
-    "cli": NOUNS | {"task", "client", "forward", "inside", "transfer", "server", "lab"},
+    "cli": NOUNS | {"task", "client", "forward", "inside", "transfer", "folder", "server", "lab"},
     "runner": set(),
 }
 WITHOUT_A_NAME = {"utils", "util", "common", "helpers", "helper", "base", "core", "manager", "misc", "shared"}

@@ -95,7 +95,7 @@ def test_nothing_starts_before_all_are_ready(ctx: Context) -> None:
         (refused("busy", gpus=["GPU-9"]), JobStatus.SUBMITTED),
         (refused("no_such_gpu"), JobStatus.SUBMITTED),
         (refused("not_reserved"), JobStatus.SUBMITTED),
-        (refused("bad_archive"), JobStatus.FAILED),
+        (refused("bad_manifest"), JobStatus.FAILED),
         (DiskFullError("full", cause="disk_full"), JobStatus.FAILED),
     ],
     ids=lambda value: str(value),
