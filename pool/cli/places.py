@@ -6,11 +6,10 @@ Kept at least each second while output is shown, and at the end; forgotten once 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from _thread import allocate_lock  # `threading` takes longer to import than a short run has output
+from _thread import allocate_lock, start_new_thread  # `threading` takes longer to import than a short run has output
 
 from pool import config
 
@@ -31,42 +30,41 @@ class Places:
         self._now = now
         self._keeping = allocate_lock()
         self._kept: dict[int, str] = {}
-        self._kept_at = float("-inf")
-        self._thread: object = None
-        self._closed = False
+        self._begun = self._closed = False
 
     def shown(self) -> None:
-        """Some output was shown: keep its place, at once or within the second."""
-        if time.monotonic() - self._kept_at >= _EVERY_S:
-            self._keep()
-        elif self._thread is None:
-            import threading
-
-            self._thread = threading.Thread(target=self._keep_forever, daemon=True)
-            self._thread.start()
+        """Some output was shown: its place is kept within the second."""
+        if not self._begun:
+            self._begun = True
+            start_new_thread(self._keep_forever, ())
 
     def close(self, *, whole: bool) -> None:
         """The last of it. `whole`: the run was shown to its end."""
         if not whole:
             self._keep()
-        with self._keeping, contextlib.suppress(OSError):
+        with self._keeping:
             self._closed = True
             if whole:
-                os.unlink(self._path)
+                try:
+                    os.unlink(self._path)
+                except OSError:
+                    return  # there was none
 
     def _keep(self) -> None:
         """Write them, whole or not at all. A full disk is no reason to stop showing a run."""
-        with self._keeping, contextlib.suppress(OSError):
-            self._kept_at = time.monotonic()
+        with self._keeping:
             places = self._now()
             if places == self._kept or self._closed:
                 return
-            if not self._kept:
-                _make(self._folder)
-            part = f"{self._path}.{os.getpid()}"
-            with open(part, "w", encoding="ascii") as file:
-                json.dump(places, file)
-            os.replace(part, self._path)
+            try:
+                if not self._kept:
+                    _make(self._folder)
+                part = f"{self._path}.{os.getpid()}"
+                with open(part, "w", encoding="utf-8") as file:
+                    json.dump(places, file)
+                os.replace(part, self._path)
+            except OSError:
+                return
             self._kept = places
 
     def _keep_forever(self) -> None:
@@ -78,7 +76,7 @@ class Places:
 def kept_places(run_id: str) -> dict[int, str]:
     """The places where the last reader of the run stopped; empty where none did, or the file is of no use."""
     try:
-        with open(os.path.join(config.path("places"), run_id), encoding="ascii") as file:
+        with open(os.path.join(config.path("places"), run_id), encoding="utf-8") as file:
             found = {int(rank): text.split(":") for rank, text in json.load(file).items()}
         return {rank: f"{int(attempt)}:{int(offset)}" for rank, (attempt, offset) in found.items()}
     except (OSError, ValueError, AttributeError):
