@@ -52,7 +52,7 @@ def _first(world: World) -> Measure:
         words[:] = world.task(f"first{next(numbers)}", "true", nodes=len(world.hosts))
         _fill(words[1])
 
-    return _after_rest(world, lambda: _run(world.argv(*words), world.env), new_folder)
+    return _after_rest(world, lambda: _run(world.argv(*words), world.env), new_folder, deletes=True)
 
 
 def _rsync(world: World, folder: str, options: tuple[str, ...]) -> Measure:
@@ -82,7 +82,9 @@ def _tar(world: World) -> Measure:
     return _after_rest(world, lambda: _on_all(world, send), again)
 
 
-def _after_rest(world: World, work: Callable[[], object], prepare: Callable[[], None] = lambda: None) -> Measure:
+def _after_rest(
+    world: World, work: Callable[[], object], prepare: Callable[[], None] = lambda: None, *, deletes: bool = False
+) -> Measure:
     """Milliseconds of `work`, once everybody rests."""
 
     def once() -> float:
@@ -92,13 +94,13 @@ def _after_rest(world: World, work: Callable[[], object], prepare: Callable[[], 
         began = time.perf_counter()
         work()
         took = time.perf_counter() - began
-        _rest(world, before)
+        _rest(world, before, deletes)
         return took * 1000
 
     return once
 
 
-def _rest(world: World, before: tuple[int, set[str]]) -> None:
+def _rest(world: World, before: tuple[int, set[str]], deletes: bool) -> None:
     """Until each host where a folder was used has made another one ahead, and what it deleted for it is forgotten."""
     jobs, spares = before
     if _state(world)[0] == jobs:
@@ -106,7 +108,7 @@ def _rest(world: World, before: tuple[int, set[str]]) -> None:
     deadline = time.monotonic() + _REST_S
     while len((now := _state(world)[1]) - spares) < len(world.hosts) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if len(spares - now) > 0 and len(now) == len(spares):
+    if deletes and spares - now:
         time.sleep(_DELETED_S)
 
 
