@@ -145,6 +145,9 @@ def _pieces(extents: list[tuple[str, int, int]]) -> Iterator[bytes]:
                 if not data:
                     raise RefusedError("no_code", "a part of the folder is cut off")
                 size -= len(data)
+                if len(data) == MAX_BODY:  # most of a folder that is new: not copied once more
+                    yield data
+                    continue
                 piece += data
                 if len(piece) == MAX_BODY:
                     yield bytes(piece)
