@@ -82,7 +82,7 @@ def host_event(ctx: Context, host: Host, head: dict[str, Any]) -> None:
 def reconcile(ctx: Context, host: Host, link: Link) -> None:
     """Compare what should be on the host with what is, by job id."""
     answer = link.request("jobs")[0]
-    _take_ledger(ctx, host, {gpu: job for job, entry in answer["ledger"].items() for gpu in entry["gpus"]})
+    _take_ledger(ctx, host, answer["held"])
     there = {status["job"]: status for status in answer["jobs"]}
     for job in ctx.store.runs.on_host(host.id):
         status = there.get(job.id)
@@ -90,8 +90,7 @@ def reconcile(ctx: Context, host: Host, link: Link) -> None:
             observe(ctx, job.id, status)
         elif job.status == JobStatus.RUNNING or (job.status == JobStatus.STOPPING and status is None):
             end(ctx, job, JobStatus.INTERRUPTED, reason="the host no longer knows the job")
-    ours = [job for job, entry in answer["ledger"].items() if entry["pool"] == ctx.store.pool_id]
-    _undo_strays(ctx, host, link, {job: {"state": "prepared"} for job in ours} | there)
+    _undo_strays(ctx, host, link, {job: {"state": "prepared"} for job in answer["ledger"]} | there)
 
 
 def observe(ctx: Context, job_id: str, status: dict[str, Any], *, host_id: str | None = None) -> None:
@@ -136,7 +135,10 @@ def add_foreign(ctx: Context, host_id: str, gpus: Iterable[str]) -> None:
 
 
 def _take_ledger(ctx: Context, host: Host, held: dict[str, str]) -> None:
-    """Which job has which GPU, as the host says: one of a job that is not ours, or no longer, is not ours to give."""
+    """Which job has which GPU, as the host says: one of a job that is not ours, or no longer, is not ours to give.
+
+    Other pools' jobs have no name here.
+    """
     mine = {job.id for job in ctx.store.runs.on_host(host.id)}
     foreign = frozenset(gpu for gpu, job in held.items() if job not in mine)
     if ctx.foreign.get(host.id, frozenset()) != foreign:

@@ -17,17 +17,18 @@ import threading
 import time
 from typing import Any, Callable
 
-from pool.runner import durable, frames, notify, presence, processes
+from pool.runner import descriptors, durable, frames, notify, presence, processes
 from pool.runner.ask import SOCKET, ask
 from pool.runner.frames import Decoder, Frame, FrameError
 from pool.runner.ledger import RefusedError
 from pool.runner.peer import Peer
-from pool.runner.service import Service
+from pool.runner.service import Event, Service
 from pool.runner.streams import Stream, StreamError, Streams
 
 #: Users, one name a line, who may speak to a runner that runs as root (the role writes it).
 USERS_FILE = "users"
-_REQUESTS_AT_ONCE = 256
+#: Requests under way at once, and such that may wait for something to happen, as a reader of a log does.
+_REQUESTS_AT_ONCE, _WAITS_AT_ONCE = 256, 1024
 _EVENTS_WAITING = 1000
 #: A runner that does not answer itself within this time is not well.
 _ANSWER_S = 10.0
@@ -41,6 +42,7 @@ def serve(state: str) -> int:
         sys.stderr.write("another runner serves {}\n".format(state))
         return 1
     durable.write_json(os.path.join(state, presence.FILE), processes.identity(os.getpid()), 0o644)
+    descriptors.take()
     daemon = Daemon(state)
     signal.signal(signal.SIGTERM, lambda *_: daemon.close())
     notify.ready(lambda: _answers(state))
@@ -108,9 +110,10 @@ class Daemon:
         finally:
             self._connections.discard(connection)
 
-    def _announce(self, pool: str | None, head: dict[str, Any]) -> None:
+    def _announce(self, pool: str | None, event: Event) -> None:
         for connection in list(self._connections):
             if connection.peer.pool and pool in (None, connection.peer.pool):
+                head = event(connection.peer.pool) if callable(event) else event
                 connection.tell(Frame(frames.EVENT, 0, head))
 
     def _replace(self, newest: Peer) -> None:
@@ -141,6 +144,7 @@ class Connection:
         self._gone = False
         self._sending = threading.Lock()
         self._room = threading.Semaphore(_REQUESTS_AT_ONCE)
+        self._waiting_room = threading.Semaphore(_WAITS_AT_ONCE)
         self._streams = Streams(self.send)
         self._events: queue.Queue[Frame | None] = queue.Queue(_EVENTS_WAITING)
 
@@ -198,16 +202,21 @@ class Connection:
             self.send(Frame(frames.PONG, 0, {}))
         elif frame.kind == frames.EVENT and frame.head.get("event") == "bridge":
             self.peer.ssh_ip = frame.head.get("ssh_ip")
-        elif frame.kind == frames.REQUEST:
-            self._room.acquire()
-            threading.Thread(target=self._answer, args=(frame,), daemon=True).start()
-        elif frame.kind == frames.OPEN:
-            self._room.acquire()
-            threading.Thread(target=self._open, args=(frame,), daemon=True).start()
+        elif frame.kind in (frames.REQUEST, frames.OPEN):
+            self._begin(frame)
         else:
             self._streams.take(frame)
 
-    def _open(self, frame: Frame) -> None:
+    def _begin(self, frame: Frame) -> None:
+        """Answer in a thread of its own; never wait here, where pings and the end of others' requests are heard."""
+        room = self._waiting_room if frame.head.get("wait_s") else self._room
+        if not room.acquire(blocking=False):
+            self._refuse(frame, "too_many", "this host has too much to answer at once", {})
+            return
+        act = self._answer if frame.kind == frames.REQUEST else self._open
+        threading.Thread(target=act, args=(frame, room), daemon=True).start()
+
+    def _open(self, frame: Frame, room: threading.Semaphore) -> None:
         """Open a stream and serve it to its end; an open one takes no room of the requests."""
         stream = self._streams.add(frame.stream)
         serve: Callable[[Stream], None] | None = None
@@ -217,7 +226,7 @@ class Connection:
             head, serve = self._service.open(self.peer, frame.head)
             return head, b""
 
-        self._reply(frame, opened)
+        self._reply(frame, opened, room)
         why = ""
         try:
             if serve is not None:
@@ -228,12 +237,12 @@ class Connection:
             why = "the host stumbled: {!r}".format(error)
         stream.close(why)
 
-    def _answer(self, frame: Frame) -> None:
-        self._reply(frame, lambda: self._service.handle(self.peer, frame.head, frame.body))
+    def _answer(self, frame: Frame, room: threading.Semaphore) -> None:
+        self._reply(frame, lambda: self._service.handle(self.peer, frame.head, frame.body), room)
         if frame.head.get("verb") == "hello" and self.peer.pool:
             self._on_hello(self.peer)
 
-    def _reply(self, frame: Frame, act: Callable[[], tuple[dict[str, Any], bytes]]) -> None:
+    def _reply(self, frame: Frame, act: Callable[[], tuple[dict[str, Any], bytes]], room: threading.Semaphore) -> None:
         try:
             head, body = act()
             self.send(Frame(frames.REPLY, frame.stream, head, body))
@@ -245,7 +254,7 @@ class Connection:
         except Exception as error:  # whatever it was: who waits gets an answer
             self._refuse(frame, "bad_request", "{}: {!r}".format(frame.head.get("verb"), error), {})
         finally:
-            self._room.release()
+            room.release()
 
     def _refuse(self, frame: Frame, cause: str, message: str, details: dict[str, Any]) -> None:
         self.send(Frame(frames.ERROR, frame.stream, {"cause": cause, "message": message, "details": details}))

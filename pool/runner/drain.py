@@ -83,7 +83,10 @@ def sentence(told: dict[str, Any]) -> str:
 
 
 def _read(path: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    stored = durable.read_json(path)
+    try:
+        stored = durable.read_json(path)
+    except OSError:
+        stored = {}
     if stored is None and not os.path.exists(path):
         return 0, {}
     try:

@@ -44,11 +44,14 @@ def _write_beside(path: str, value: object, mode: int) -> str:
 
 
 def read_json(path: str) -> dict[str, Any] | None:
-    """The JSON object in `path`; None when there is none or it is not readable as one."""
+    """The JSON object in `path`; None when there is no such file or no such object in it.
+
+    OSError when nobody can tell, as without a file descriptor: a job must not seem never to have started for that.
+    """
     try:
         with open(path, "rb") as file:
             value = json.load(file)
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -18,7 +18,7 @@ import sys
 import threading
 from typing import NoReturn
 
-from pool.runner import processes, supervisor
+from pool.runner import descriptors, processes, supervisor
 from pool.runner.jobs import JobFolder
 
 #: A forker that has not answered within this time is frozen: it is killed, and another one asked.
@@ -76,6 +76,7 @@ class Forker:
             argv, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True, cwd="/"
         )
         theirs.close()
+        descriptors.usual(self._process.pid)
 
 
 def main(state: str) -> NoReturn:

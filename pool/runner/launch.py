@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from pool.runner import presence, unit
+from pool.runner import descriptors, presence, unit
 from pool.runner.forker import Forked, Forker
 from pool.runner.jobs import JobFolder
 
@@ -39,9 +39,11 @@ def _start(state: str, job: str) -> subprocess.Popen[bytes]:
     if presence.under_systemd():
         argv = unit.argv(job, folder.spec) + argv
     with open(folder.file("supervisor.err"), "wb") as errors:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, cwd="/"
         )
+    descriptors.usual(process.pid)
+    return process
 
 
 def complaint(state: str, job: str) -> str:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import Any, Callable, Container
+from typing import Any, Callable, Container, Dict, Tuple
 
 from pool.runner import durable
+
+#: GPU -> the pool and the job that have it.
+Held = Dict[str, Tuple[str, str]]
 
 RESERVED, HELD = "reserved", "held"
 
@@ -34,11 +37,11 @@ class Ledger:
     """The ledger of one state folder. Safe to use from several threads; one process at a time (the daemon's lock)."""
 
     def __init__(
-        self, path: str, held_jobs: list[dict[str, Any]], changed: Callable[[dict[str, str]], None] = lambda _: None
+        self, path: str, held_jobs: list[dict[str, Any]], changed: Callable[[Held], None] = lambda _: None
     ) -> None:
         """`held_jobs`: specs of jobs that may still run, from which a missing or damaged ledger is made again.
 
-        `changed({gpu: job})` is called, and must not block, whenever a GPU was taken or has become free.
+        `changed(held)` is called, and must not block, whenever a GPU was taken or has become free.
         """
         self._path = path
         self._changed = changed
@@ -83,7 +86,10 @@ class Ledger:
             taken = {uuid: other for other, entry in self._jobs.items() if other != job for uuid in entry["gpus"]}
             busy = [uuid for uuid in gpus if uuid in taken]
             if busy:
-                text = ", ".join("{} (job {})".format(uuid, taken[uuid]) for uuid in busy)
+                jobs = seen_by(pool, self._held())
+                text = ", ".join(
+                    "{} ({})".format(uuid, "job " + jobs[uuid] if jobs[uuid] else "another pool") for uuid in busy
+                )
                 raise RefusedError("busy", "GPU in use: {}".format(text), gpus=busy)
             if mine and mine["state"] == HELD:
                 return
@@ -133,8 +139,13 @@ class Ledger:
     def _too_old(self, entry: dict[str, Any]) -> bool:
         return bool(entry["boot"] != self._boot or entry["expires"] < durable.boot_clock())
 
-    def _held(self) -> dict[str, str]:
-        return {uuid: job for job, entry in self._jobs.items() for uuid in entry["gpus"]}
+    def held(self) -> Held:
+        """Who has each GPU."""
+        with self._lock:
+            return self._held()
+
+    def _held(self) -> Held:
+        return {uuid: (entry["pool"], job) for job, entry in self._jobs.items() for uuid in entry["gpus"]}
 
     def _give_back(self, jobs: list[str]) -> None:
         left = {job: entry for job, entry in self._jobs.items() if job not in jobs}
@@ -152,6 +163,11 @@ class Ledger:
         before, self._jobs = self._held(), jobs
         if before != self._held():
             self._changed(self._held())
+
+
+def seen_by(pool: str, held: Held) -> dict[str, str]:
+    """`{gpu: job}` as `pool` may know it: others' jobs have no name, for who knows a pool's name could pass for it."""
+    return {uuid: job if owner == pool else "" for uuid, (owner, job) in held.items()}
 
 
 def _makes_sense(stored: dict[str, Any]) -> bool:

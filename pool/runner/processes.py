@@ -181,10 +181,13 @@ def _is_in(pid: int, group: bytes) -> bool:
 
 
 def _read(path: str) -> bytes:
-    """A file of /proc; nothing when the process has gone. There are many of them: half the time of `open`."""
+    """A file of /proc; nothing when the process has gone, or is not ours to read. OSError when nobody can tell.
+
+    There are many of them: half the time of `open`.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     try:
         return b"".join(iter(lambda: os.read(fd, 1 << 16), b""))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Tuple, Union
 
 from pool.runner import durable, launch, probe, processes
 from pool.runner.activity import Activity
@@ -24,7 +24,7 @@ from pool.runner.forker import Forked
 from pool.runner.image import Images
 from pool.runner.image_verbs import ImageVerbs
 from pool.runner.jobs import EXITED, PREPARED, RUNNING, JobFolder, all_jobs
-from pool.runner.ledger import HELD, Ledger, RefusedError
+from pool.runner.ledger import HELD, Ledger, RefusedError, seen_by
 from pool.runner.log_verbs import LogVerbs
 from pool.runner.peer import Owners, Peer
 from pool.runner.port_verbs import PortVerbs
@@ -41,6 +41,8 @@ _START_S = 20.0
 _OF_THE_HOST = ("drain", "undrain", "standing")
 
 
+#: The head of an EVENT, or what makes it for a pool.
+Event = Union[Dict[str, Any], Callable[[str], Dict[str, Any]]]
 #: The head of the answer to OPEN, and what serves the stream in a thread of its own.
 Opened = Tuple[Dict[str, Any], Callable[[Stream], None]]
 
@@ -48,8 +50,8 @@ Opened = Tuple[Dict[str, Any], Callable[[Stream], None]]
 class Service:
     """The runner of one state folder."""
 
-    def __init__(self, state: str, announce: Callable[[str | None, dict[str, Any]], None]) -> None:
-        """`announce(pool, head)` sends an EVENT to every connection of that pool, or of all; it must not block."""
+    def __init__(self, state: str, announce: Callable[[str | None, Event], None]) -> None:
+        """`announce(pool, event)` sends it to every connection of that pool, or of all; it must not block."""
         self._state = state
         self._announce = announce
         self._boot = durable.boot_identity()
@@ -69,7 +71,7 @@ class Service:
         self._ledger = Ledger(
             os.path.join(state, "ledger.json"),
             [folder.spec for folder in unfinished],
-            lambda held: announce(None, {"event": "ledger", "held": held}),
+            lambda held: announce(None, lambda pool: {"event": "ledger", "held": seen_by(pool, held)}),
         )
         self._owners = Owners(state, self._ledger)
         self._code = CodeVerbs(state, os.path.join(state, "code"), self._ledger.snapshot)
@@ -142,22 +144,25 @@ class Service:
         self._known_gpus = {gpu["uuid"] for gpu in facts["gpus"]}
         return {**facts, "ssh_ip": peer.ssh_ip, "drain": self._drain.told}
 
-    def verb_drain(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
+    def verb_drain(self, peer: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
         """Take no new jobs from now on, for `by` and its `reason`; running ones go on."""
         changed = self._drain.begin(head["by"], head.get("reason") or "")
-        return {"changed": changed, **self._standing()}
+        return {"changed": changed, **self._standing(peer)}
 
-    def verb_undrain(self, _: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
+    def verb_undrain(self, peer: Peer, head: dict[str, Any], __: bytes) -> dict[str, Any]:
         """Take back the drain of `by`; without it, every drain."""
         changed = self._drain.end(head.get("by"))
-        return {"changed": changed, **self._standing()}
+        return {"changed": changed, **self._standing(peer)}
 
-    def verb_standing(self, _: Peer, __: dict[str, Any], ___: bytes) -> dict[str, Any]:
+    def verb_standing(self, peer: Peer, __: dict[str, Any], ___: bytes) -> dict[str, Any]:
         """Who drains the host, and the jobs of every pool that hold something of it."""
-        return self._standing()
+        return self._standing(peer)
 
-    def _standing(self) -> dict[str, Any]:
-        return {"drain": self._drain.told, "jobs": sorted(self._ledger.snapshot())}
+    def _standing(self, peer: Peer) -> dict[str, Any]:
+        """Others' jobs have no name for a server; who asks on the host itself is no pool, and told all."""
+        jobs = self._ledger.snapshot().items()
+        named = [job if peer.pool in ("", entry["pool"]) else "" for job, entry in jobs]
+        return {"drain": self._drain.told, "jobs": sorted(named)}
 
     # -- making a job ready -------------------------------------------------------------------------------------
 
@@ -219,9 +224,11 @@ class Service:
         return folder.status()
 
     def verb_jobs(self, peer: Peer, _: dict[str, Any], __: bytes) -> dict[str, Any]:
-        """Every job of the asking pool on this host, and what the ledger says."""
+        """Every job of the asking pool on this host, what the ledger says of them, and which GPUs are held at all."""
         mine = [folder.status() for folder in all_jobs(self._state) if folder.pool == peer.pool]
-        return {"boot": self._boot, "jobs": mine, "ledger": self._ledger.snapshot()}
+        ledger = {job: entry for job, entry in self._ledger.snapshot().items() if entry["pool"] == peer.pool}
+        held = seen_by(peer.pool, self._ledger.held())
+        return {"boot": self._boot, "jobs": mine, "ledger": ledger, "held": held}
 
     def verb_forget(self, peer: Peer, head: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Delete a finished job's folder."""

@@ -104,7 +104,9 @@ def _standing(state: str) -> dict[str, Any]:
     """Who drains the host and its jobs, as its runner says; where none answers, as its files do."""
     with contextlib.suppress(RefusedError, OSError):
         return ask(state, "standing", _ANSWER_S)
-    ledger = durable.read_json(os.path.join(state, "ledger.json")) or {}
+    ledger: dict[str, Any] = {}
+    with contextlib.suppress(PermissionError):
+        ledger = durable.read_json(os.path.join(state, "ledger.json")) or {}
     return {"drain": Drain(state).told, "jobs": sorted(ledger.get("jobs") or {})}
 
 

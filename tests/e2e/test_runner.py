@@ -591,7 +591,9 @@ def test_two_pools_share_a_host_and_touch_nothing_of_each_other(host: RunnerHost
             with pytest.raises(RefusalError) as refusal:
                 other.ask(verb, job=job, gpus=[], ttl_s=60, task={"script": ""}, offset=0)
             assert refusal.value.cause == "not_yours", (verb, job)
-    assert other.ask("jobs")["jobs"] == []
+    seen = other.ask("jobs")
+    assert (seen["jobs"], seen["ledger"], seen["held"]) == ([], {}, {first: "", second: ""})
+    assert other.ask("standing")["jobs"] == ["", ""]
     assert bridge.holders() == {first: "j", second: "r"}
     bridge.ask("stop", job="j", abort=True)
     bridge.ask("release", job="r")

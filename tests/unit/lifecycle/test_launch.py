@@ -389,7 +389,6 @@ def test_what_an_undo_could_not_give_back_is_given_back_once_the_host_is_there(c
         "r2-0-1": ours | {"gpus": []},
         "r3-0-1": ours | {"gpus": []},  # ended
         "gone": ours | {"gpus": []},  # not in the store
-        "theirs": {"pool": "f" * 32, "gpus": [], "state": "reserved"},
     }
     prepared = {"job": "r3-0-1", "state": "prepared", "started_at": None, "exit": None}
     asked: list[tuple[str, str]] = []
@@ -403,7 +402,7 @@ def test_what_an_undo_could_not_give_back_is_given_back_once_the_host_is_there(c
             """As of the real one."""
             if verb != "jobs":
                 asked.append((verb, head["job"]))
-            return {"boot": "b", "jobs": [prepared], "ledger": ledger}, b""
+            return {"boot": "b", "jobs": [prepared], "ledger": ledger, "held": {"GPU-9": "r1-0-1"}}, b""
 
     watch.reconcile(ctx, HOSTS[1], Link())  # type: ignore[arg-type]
     assert sorted(asked) == [("release", "r1-0-1"), ("release", "r3-0-1")]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pool.runner import durable
-from pool.runner.ledger import HELD, RESERVED, UNSTARTED_TTL_S, Ledger, RefusedError
+from pool.runner.ledger import HELD, RESERVED, UNSTARTED_TTL_S, Held, Ledger, RefusedError, seen_by
 
 GPUS = [f"GPU-{number}" for number in range(4)]
 JOBS = st.sampled_from([f"job-{number}" for number in range(5)])
@@ -35,7 +35,7 @@ class LedgerMachine(RuleBasedStateMachine):
         durable.boot_clock = lambda: self.now
         self.model: dict[str, list[Any]] = {}
         self.epochs: dict[str, int] = {}
-        self.told: dict[str, str] = {}
+        self.told: Held = {}
 
     def teardown(self) -> None:
         durable.boot_clock = self.clock
@@ -46,7 +46,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger(self.path, [], self.hear)
         self.told = {}
 
-    def hear(self, held: dict[str, str]) -> None:
+    def hear(self, held: Held) -> None:
         self.told = held
 
     def expire(self) -> None:
@@ -113,7 +113,7 @@ class LedgerMachine(RuleBasedStateMachine):
         folders = [{"job": job, "pool": e[0], "gpus": e[1]} for job, e in self.model.items() if e[2] == HELD]
         self.ledger = Ledger(self.path, folders, self.hear)
         self.model = {job: [e[0], e[1], HELD, 0.0] for job, e in self.model.items() if e[2] == HELD}
-        self.epochs, self.told = {}, {gpu: job for job, e in self.model.items() for gpu in e[1]}
+        self.epochs, self.told = {}, {gpu: (e[0], job) for job, e in self.model.items() for gpu in e[1]}
 
     @invariant()
     def no_gpu_is_in_two_entries(self) -> None:
@@ -142,13 +142,24 @@ TestLedger = LedgerMachine.TestCase
 
 def test_every_change_of_a_gpu_is_told(tmp_path: Path) -> None:
     """Taken, not when only its state changes, and given back."""
-    told: list[dict[str, str]] = []
+    told: list[Held] = []
     ledger = Ledger(str(tmp_path / "ledger.json"), [], told.append)
     ledger.reserve("a", "p", GPUS[:2], GPUS, 60)
     ledger.hold("a", "p")
     ledger.check_epoch("p", 7)
     ledger.release("a")
-    assert told == [{"GPU-0": "a", "GPU-1": "a"}, {}]
+    assert told == [{"GPU-0": ("p", "a"), "GPU-1": ("p", "a")}, {}]
+
+
+def test_others_jobs_have_no_name(tmp_path: Path) -> None:
+    """A pool sees that a GPU is taken, not by whom: neither asked nor refused."""
+    ledger = Ledger(str(tmp_path / "ledger.json"), [])
+    ledger.reserve("a", "p", GPUS[:1], GPUS, 60)
+    ledger.reserve("b", "q", GPUS[1:2], GPUS, 60)
+    assert seen_by("p", ledger.held()) == {GPUS[0]: "a", GPUS[1]: ""}
+    with pytest.raises(RefusedError) as refusal:
+        ledger.reserve("c", "p", GPUS[:2], GPUS, 60)
+    assert f"{GPUS[0]} (job a), {GPUS[1]} (another pool)" in str(refusal.value)
 
 
 def test_an_unknown_gpu_is_refused(tmp_path: Path) -> None:
