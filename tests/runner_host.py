@@ -204,6 +204,11 @@ class RunnerHost:
         assert processes.alive(who)
         return int(who["pid"])
 
+    def errors(self) -> str:
+        """What the runner had to complain of."""
+        with open(os.path.join(self.state, "runner.log"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
     def kill_runner(self) -> None:
         """kill -9, and wait until it is gone."""
         self._kill(self.runner_pid())

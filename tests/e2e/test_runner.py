@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import signal
 import struct
@@ -576,6 +577,23 @@ def test_an_older_server_is_refused_and_hung_up_on(host: RunnerHost, bridge: Bri
     with pytest.raises(RefusalError, match="newer server"):
         host.connect(epoch=1)
     host.connect(pool="b" * 32, epoch=1)
+
+
+def test_a_runner_without_descriptors_frees_nothing(host: RunnerHost, bridge: Bridge) -> None:
+    """It cannot read what its jobs do: so it decides nothing about them, and goes on once it can."""
+    bridge.run("starved", "sleep 1000", bridge.gpus())
+    runner = host.runner_pid()
+    usual = resource.prlimit(runner, resource.RLIMIT_NOFILE)
+    resource.prlimit(runner, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{runner}/fd")), usual[1]))
+    try:
+        seen = host.errors()
+        until(lambda: host.errors().count("Too many open files") > seen.count("Too many open files") + 2, "its looks")
+    finally:
+        resource.prlimit(runner, resource.RLIMIT_NOFILE, usual)
+    again = host.connect()
+    assert set(again.holders().values()) == {"starved"}
+    assert again.status("starved")["state"] == "running"
+    again.ask("stop", job="starved", abort=True)
 
 
 def test_two_pools_share_a_host_and_touch_nothing_of_each_other(host: RunnerHost, bridge: Bridge) -> None:
