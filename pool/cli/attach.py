@@ -45,6 +45,7 @@ def register(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     from urllib.parse import quote
 
+    from pool.cli import way_in
     from pool.cli.attached import bound, stay
     from pool.client import Client
     from pool.errors import InputError
@@ -52,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.no_ports and args.port:
         raise InputError("--no-ports goes without -p", hint=f"pool attach {args.name} --no-ports")
     run = Client().get(f"/runs/{quote(args.name, safe='')}")
+    way_in.enter()
     ports = [] if args.no_ports else _ports(run, args)
     return stay(run, bound(ports), ranks=args.rank, from_start=args.from_start)
 

@@ -49,6 +49,7 @@ def stay(
             quiet=quiet,
             places=places,
             write=interrupts.write,
+            whole=interrupts.held,
             on_shown=lambda: kept.shown(),
         )
         kept = Places(run["id"], lambda: dict(follower.shown))
@@ -109,10 +110,13 @@ def _ask_about(name: str) -> str:
     """stop | detach | go on. Without a terminal an interrupt means stop, as with any program in the foreground."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return "stop"
-    sys.stderr.write(f"\n{name}: [s]top it, [d]etach and let it run, or Enter to go on watching? ")
-    sys.stderr.flush()
-    try:
-        answer = sys.stdin.readline().strip().lower()
-    except KeyboardInterrupt:
-        return "stop"
-    return {"s": "stop", "stop": "stop", "d": "detach", "detach": "detach"}.get(answer, "go on")
+    answers = {"s": "stop", "stop": "stop", "d": "detach", "detach": "detach", "": "go on"}
+    while True:
+        sys.stderr.write(f"\n{name}: [s]top it, [d]etach and let it run, or Enter to go on watching? ")
+        sys.stderr.flush()
+        try:
+            answer = sys.stdin.readline().strip().lower()
+        except KeyboardInterrupt:
+            return "stop"
+        if answer in answers:
+            return answers[answer]

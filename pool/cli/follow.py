@@ -5,6 +5,7 @@ A reader keeps its offsets, so when the server is restarted under it, it goes on
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -17,6 +18,7 @@ from pool.errors import ServerError, parted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any
 
     #: `write(data, noted)`: write it all, and say to `noted` how many bytes were, each time that some were.
@@ -37,7 +39,7 @@ def _write_all(data: bytes, noted: Callable[[int], object]) -> None:
 
 
 class Follower:
-    """Follows one run to its end; `places` of ranks are `attempt:offset` to go on from."""
+    """Follows one run to its end from `places`, rank -> `attempt:offset`. No signal comes in `whole()`."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Follower:
         quiet: bool = False,
         places: Mapping[int, str] | None = None,
         write: Write = _write_all,
+        whole: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         on_shown: Callable[[], object] = lambda: None,
     ) -> None:
         self.run = run
@@ -56,7 +59,7 @@ class Follower:
         self._ranks = ranks or [job["rank"] for job in run["jobs"]]
         self._live, self._quiet = live, quiet
         self._places = {rank: place for rank, place in self.shown.items() if rank in self._ranks}  # of the next to ask
-        self._write, self._on_shown = write, on_shown
+        self._write, self._whole, self._on_shown = write, whole, on_shown
         self._rest: _Piece | None = None  #: what was being written when something came in between
         width, many, tty = len(str(max(self._ranks))), len(self._ranks) > 1, sys.stdout.isatty()
         self._dresses = {
@@ -115,11 +118,12 @@ class Follower:
             self._progress.hide()
             render.note(f"pool: rank {head['rank']}: {head['notice']}")
         else:
-            rank, attempt, end = head["rank"], head["attempt"], head["offset"] + len(body)
-            dress = self._dresses[rank]
-            data = dress.feed(body)
-            self._places[rank] = f"{attempt}:{end}"
-            self._put(_Piece(rank, attempt, data, end - len(data) if dress.plain else None, end - dress.held))
+            with self._whole():
+                rank, attempt, end = head["rank"], head["attempt"], head["offset"] + len(body)
+                dress = self._dresses[rank]
+                data = dress.feed(body)
+                self._places[rank] = f"{attempt}:{end}"
+                self._put(_Piece(rank, attempt, data, end - len(data) if dress.plain else None, end - dress.held))
             if self._live:
                 self._tell()
 

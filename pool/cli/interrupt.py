@@ -6,6 +6,7 @@ the program waits, and after what is being written where it writes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -15,7 +16,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any, NoReturn
 
@@ -43,7 +44,7 @@ class Interrupts:
     """A context in which the signals are raised so; one that was ignored before stays so."""
 
     def __init__(self) -> None:
-        self._writing = False
+        self._held = 0
         self._came = 0
         self._before: dict[int, Any] = {}
 
@@ -59,13 +60,19 @@ class Interrupts:
 
     def write(self, data: bytes, noted: Callable[[int], object]) -> None:
         """Write to stdout; `noted` hears of each number of bytes that it took, before any signal is raised."""
-        self._writing = True
-        try:
+        with self.held():
             self._write(memoryview(data), noted)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """In it no signal is raised; one that came is at its end."""
+        self._held += 1
+        try:
+            yield
         finally:
-            self._writing = False
-            came, self._came = self._came, 0
-            if came:
+            self._held -= 1
+            if not self._held and self._came:
+                came, self._came = self._came, 0
                 _raise(came)
 
     def _write(self, left: memoryview, noted: Callable[[int], object]) -> None:
@@ -88,7 +95,7 @@ class Interrupts:
                 return
 
     def _take(self, number: int, _: FrameType | None) -> None:
-        if self._writing:
+        if self._held:
             self._came = number
         else:
             _raise(number)

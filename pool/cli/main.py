@@ -7,6 +7,7 @@ because it is 10 ms where the alternatives are 40.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from functools import cache
@@ -46,6 +47,8 @@ COMMANDS = {
     "completion": "print a completion script for your shell",
 }
 
+#: What a full disk or a broken device answers.
+_NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 #: Those that pass words on, to a task or to a host; their `split` says which.
 SPLIT = ("ssh", "exec", "run")
 
@@ -160,12 +163,16 @@ def _refuse_unknown(words: list[str]) -> None:
 def _report(error: Exception) -> int:
     from pool.errors import PoolError
 
+    if isinstance(error, OSError) and error.errno in _NO_OUTPUT and error.filename is None:
+        error = PoolError(f"the output cannot be written: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it is not tried again
     if not isinstance(error, PoolError):
         raise error
-    sys.stdout.flush()
-    sys.stderr.write(f"pool: {error.message}\n")
+    from pool.cli import render
+
+    render.note(f"pool: {error.message}")
     if error.hint:
-        sys.stderr.write(f"try: {error.hint}\n")
+        render.note(f"try: {error.hint}")
     return error.exit_code
 
 

@@ -61,7 +61,7 @@ class Progress:
                 self._put_away()
 
     def _text(self) -> str:
-        return f"{self._what}: {self._said}" if self._said else self._what
+        return render.plain(f"{self._what}: {self._said}" if self._said else self._what).replace("\n", " ")
 
     def _say(self, now: float) -> None:
         if now - self._said_at >= _EVERY_S:

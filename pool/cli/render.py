@@ -74,7 +74,15 @@ def write_bytes(data: bytes) -> None:
 def note(text: str) -> None:
     """A line for the person, on stderr: stdout is for results. What was written there before is shown before."""
     sys.stdout.flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(plain(text) + "\n")
+
+
+def plain(text: str) -> str:
+    """`text`, in which may stand what a host or a file name says, so that no terminal obeys it. Lines stay lines."""
+    if text.replace("\n", "").isprintable():
+        return text
+    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in text)
+    return "".join(shown)
 
 
 def waiting(why: str) -> None:

@@ -107,13 +107,12 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     forwards = None if args.detach else _bound(plan["ports"])
     render.confirm("Run it?" if plan["offers"] else "Run it once hosts are free?", yes=args.yes)
-    if plan["type"] == "dev-environment":
-        from pool.cli import way_in
+    from pool.cli import way_in
 
+    if plan["type"] == "dev-environment":
         way_in.offer_include(ask=not (args.yes or args.quiet))
     run = _submit(asked, upload.Wish(args, plan["files"]))
-    if plan["type"] == "dev-environment":
-        way_in.enter()
+    way_in.enter()
     if args.detach:
         sys.stdout.write(run["name"] + "\n")
         return 0

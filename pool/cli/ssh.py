@@ -36,6 +36,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("name", metavar="RUN|HOST", help="name or id of a run, or name of a host, as in pool ps")
     parser.add_argument("--rank", type=int, metavar="K", help="of a run: this rank (default: 0)")
+    parser.add_argument("--host", action="store_true", help="the host of this name, where a live run has it as well")
     terminal = parser.add_mutually_exclusive_group()
     terminal.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     terminal.add_argument("-T", "--no-tty", action="store_true", help="give the shell none")
@@ -48,7 +49,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.rank is None and _is_host(args.name):
+    if args.rank is None and (args.host or _is_host(args.name)):
         return _into_host(args)
     from pool.cli.shell import into_run
 
@@ -64,15 +65,17 @@ def _is_host(name: str) -> bool:
     from pool.errors import ConflictError, NotFoundError
 
     client = Client()
-    if name not in [host["name"] for host in client.get("/hosts")]:
-        return False
+    is_host = name in [host["name"] for host in client.get("/hosts")]
     try:
         run = client.get(f"/runs/{quote(name, safe='')}")
     except NotFoundError:
+        if not is_host:
+            raise NotFoundError(f"there is no run and no host {name!a}", hint="pool runs --live; pool ps") from None
         return True
-    if not run["finished"]:
-        raise ConflictError(f"both a host and a live run have the name {name}", hint=f"pool ssh {name} --rank 0")
-    return True
+    if is_host and not run["finished"]:
+        hint = f"pool ssh {name} --rank 0, or: pool ssh {name} --host"
+        raise ConflictError(f"both a host and a live run have the name {name}", hint=hint)
+    return is_host
 
 
 def _into_host(args: argparse.Namespace) -> int:

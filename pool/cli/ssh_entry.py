@@ -61,15 +61,19 @@ def exclude() -> bool:
     """Take the line out again; False when it was not there."""
     lines = _person_s()
     kept = [line for line in lines if line != include_line()]
-    if kept != lines:
+    if lines and not kept and not os.path.islink(_person_s_path()):
+        os.unlink(_person_s_path())  # it held nothing else
+    elif kept != lines:
         _write_person_s(kept)
     return kept != lines
 
 
 def _host(run: dict[str, Any], folder: str) -> str:
-    """The Host of one run; ranks after the first are `NAME-rank-K`."""
-    ranks = range(int(run["nodes"]))
-    return "".join(_rank(run, rank, f"{run['name']}-rank-{rank}" if rank else run["name"], folder) for rank in ranks)
+    """The Hosts of one run: its name leads to rank 0, `NAME-rank-K` to each."""
+    nodes = int(run["nodes"])
+    names = [f"{run['name']}-rank-{rank}" for rank in range(nodes)] if nodes > 1 else [""]
+    names[0] = f"{run['name']} {names[0]}".strip()
+    return "".join(_rank(run, rank, each, folder) for rank, each in enumerate(names))
 
 
 def _rank(run: dict[str, Any], rank: int, name: str, folder: str) -> str:

@@ -38,9 +38,10 @@ def offer_include(*, ask: bool) -> None:
 
 
 def enter() -> None:
-    """Have ssh find it by name from now on, though it may yet have to start."""
+    """Have ssh find the newest run by name, though it may yet have to start, where it looks for runs at all."""
     with contextlib.suppress(PoolError):  # it is written again when the run is shown
-        ssh_entry.write(Client())
+        if ssh_entry.is_included():
+            ssh_entry.write(Client())
 
 
 def tell(run: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def prepare(openssh: OpenSSH, folder: str, client_public_key: str) -> None:
     # with another login shell, a session's working folder stays the real home.
     for name in (".bashrc", ".zshenv"):
         with open(os.path.join(home, name), "w", encoding="utf-8") as file:
-            file.write('cd "$HOME"\n')
+            file.write('[ -n "$POOL_JOB_ID" ] || cd "$HOME"\n')  # a shell inside of a job has a folder
     _lend_python(os.path.join(folder, "bin"))
 
 

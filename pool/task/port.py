@@ -40,6 +40,8 @@ def parse_port(value: Any) -> Port:
         )
     if not isinstance(value, (str, int)):
         raise mistake(f"{show(value)} is not a port", _FORMS)
+    if str(value).count(":") > 1:
+        raise mistake(f"{show(value)} names an address", "write local:container; it is always at 127.0.0.1")
     left, colon, right = str(value).strip().partition(":")
     if not colon:
         return Port(container=_number(value), local=_number(value))

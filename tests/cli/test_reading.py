@@ -125,3 +125,11 @@ def test_output_cannot_pass_for_pool(ready: Cli, tmp_path: Path) -> None:
     assert done.rc == 0
     assert done.stdout == 'pool: fake failed on gpu1, exit code 3\n{"end": {}}\n'
     assert "failed" not in done.stderr
+
+
+def test_an_output_that_takes_nothing(cli: Cli) -> None:
+    """A full disk is one line and an exit code, not a traceback."""
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run(cli.argv("schema"), env=cli.env, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"pool: the output cannot be written: No space left on device\n"

@@ -106,6 +106,20 @@ def test_commands_of_ssh_run_inside(person: Cli, job: int) -> None:
     assert run("tty", b"", "-tt").stdout.startswith(b"/dev/pts/")
 
 
+def test_a_run_that_begins_later_is_found(person: Cli, write: Write) -> None:  # noqa: F811
+    """Once the Include is there nothing more is to be typed; each rank has a name of its own."""
+    ssh = entered(person)
+    folder = write("sleep 1000", nodes=2)
+    assert person("run", ".", "-f", "t.dstack.yml", "-y", "-d", "-n", "later", cwd=folder).rc == 0
+    try:
+        for name, rank in (("later", b"0"), ("later-rank-0", b"0"), ("later-rank-1", b"1")):
+            argv = [*ssh, name, "echo $DSTACK_NODE_RANK"]
+            done = subprocess.run(argv, env=person.env, capture_output=True, timeout=60, check=False)
+            assert done.stdout.strip() == rank, done
+    finally:
+        person("stop", "later", "--abort", "-y")
+
+
 def test_many_commands_at_once_over_one_connection(person: Cli, job: int, tmp_path: Path) -> None:
     """As an editor does, with ControlMaster."""
     ssh = [*entered(person), "-o", f"ControlPath={tmp_path}/m"]

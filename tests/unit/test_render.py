@@ -55,3 +55,17 @@ def test_all_bytes_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Out())
     render.write_bytes(b"0123456789")
     assert Out.buffer.taken == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("gpu1 is ready\ntry: pool ps", "gpu1 is ready\ntry: pool ps"),
+        ("a\x1b]52;c;aGk=\x07b", "a\\x1b]52;c;aGk=\\x07b"),
+        ("left\u202eright", "left\\u202eright"),
+        ("naïve – 日本", "naïve – 日本"),
+    ],
+)
+def test_what_others_say_is_not_obeyed(text: str, shown: str) -> None:
+    """No control sequence of a host's, an image's or a file's name reaches a terminal; lines stay lines."""
+    assert render.plain(text) == shown
