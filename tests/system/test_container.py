@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import tempfile
 import urllib.request
@@ -20,6 +21,7 @@ from pool.lab.loopback import LabHost
 from pool.lab.system import SystemLab
 from pool.runner import processes
 from pool.runner.streams import StreamError
+from tests.conftest import Cli
 from tests.container_cases import *  # noqa: F403 - the cases
 from tests.container_cases import PRINTS, Bench
 from tests.e2e.test_ports import Attached, free
@@ -299,3 +301,19 @@ def test_a_port_in_a_network_of_its_own(docker_host: Site) -> None:
         attached.process.wait(30)
     finally:
         docker_host.on("node1", "systemctl stop same-port")
+
+
+def test_a_person_s_ssh_comes_into_a_container(docker_host: Site, tmp_path: Path) -> None:
+    """Into its folder, with its variables and its GPU; nothing of SSH is in the image."""
+    cli = Cli(docker_host.cli.env | {"HOME": str(tmp_path)})
+    docker_host.run("boxed", "sleep 1000", files={"mine": "x"}, image="tiny:1", env=["WORD=of the task"])
+    try:
+        assert cli("ssh-config", "--install", "-y").rc == 0
+        ssh = ["ssh", "-F", str(tmp_path / ".ssh" / "config"), "boxed"]
+        line = "pwd; ls; echo $WORD; echo $CUDA_VISIBLE_DEVICES; test -e /.pool/script && exit 7"
+        done = subprocess.run([*ssh, line], env=cli.env, capture_output=True, text=True, timeout=60, check=False)
+        folder, mine, word, gpu = done.stdout.splitlines()
+        assert (folder, mine, word, done.returncode) == ("/workflow", "mine", "of the task", 7)
+        assert gpu.startswith("GPU-")
+    finally:
+        docker_host.cli("stop", "boxed", "--abort", "-y")
