@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pool.runner.streams import OwnStream
+    from pool.runner.tree import Left
 
-    #: Told of bytes that were copied, and how many there are.
+    #: Told of bytes that were copied, and how many there are: 0 where that is not known.
     Tell = Callable[[int, int], object]
 
 
@@ -28,15 +29,17 @@ class Place:
         self.run, self.path, self.rank = run, path, rank
 
 
-def download(source: Place, target: str, tell: Tell, waits: Callable[[str], object]) -> list[str]:
-    """Copy to `target`, as cp does; the paths that were skipped, being neither file, folder nor link. PoolError."""
+def download(source: Place, target: str, tell: Tell, waits: Callable[[str], object]) -> Left:
+    """Copy to `target`, as cp does; what was left. PoolError."""
     from pool.runner import tree
     from pool.runner.streams import StreamError
 
     head, stream = _opened("copy_out", source, waits)
-    reader = _Reader(stream, lambda count: tell(count, head["bytes"]))
+    folder, total = head.get("folder") is True, head.get("bytes")
+    total = total if isinstance(total, int) and total > 0 else 0
+    reader = _Reader(stream, lambda count: tell(count, total))
     try:
-        tree.unpack(reader.read, tree.place(target, _name(source.path), head["folder"]))
+        tree.unpack(reader.read, tree.place(target, _name(source.path), folder))
         return reader.rest()
     except StreamError as error:
         raise _cut_off(error) from None
@@ -46,8 +49,8 @@ def download(source: Place, target: str, tell: Tell, waits: Callable[[str], obje
         stream.close("nobody reads any more")
 
 
-def upload(source: str, target: Place, tell: Tell, waits: Callable[[str], object]) -> list[str]:
-    """Copy to `target`, as cp does; the paths that were skipped. PoolError."""
+def upload(source: str, target: Place, tell: Tell, waits: Callable[[str], object]) -> Left:
+    """Copy to `target`, as cp does; what was left. PoolError."""
     from pool.runner import tree
     from pool.runner.streams import StreamError
 
@@ -65,13 +68,13 @@ def upload(source: str, target: Place, tell: Tell, waits: Callable[[str], object
         tell(count, found["bytes"])
 
     try:
-        skipped = tree.pack(source, write)
+        left = tree.pack(source, write)
         stream.end()
         answer = stream.read()
         if answer is None or not answer.head.get("done"):
             raise _cut_off(StreamError("cut off"))
         why = ""
-        return skipped
+        return left
     except StreamError as error:
         raise _cut_off(_last_word(stream) or error) from None
     except tree.TreeError as error:
@@ -88,7 +91,7 @@ class _Reader:
         self._stream, self._tell = stream, tell
         self._held = bytearray()
         self._count = 0
-        self._skipped: list[str] | None = None
+        self._left: Left | None = None
 
     def read(self, size: int) -> bytes:
         while len(self._held) < size and self._next():
@@ -97,22 +100,24 @@ class _Reader:
         del self._held[:size]
         return found
 
-    def rest(self) -> list[str]:
-        """Read to the end; what was skipped. StreamError when that was not said: the copy is not whole."""
+    def rest(self) -> Left:
+        """Read to the end; what was left. StreamError when that was not said: the copy is not whole."""
         from pool.runner.streams import StreamError
 
         while self._next():
             pass
-        if self._skipped is None:
+        if self._left is None:
             raise StreamError("cut off")
-        return self._skipped
+        return self._left
 
     def _next(self) -> bool:
         frame = self._stream.read()
         if frame is None:
             return False
         if "skipped" in frame.head:
-            self._skipped = [str(each) for each in frame.head["skipped"]]
+            from pool.runner.tree import Left
+
+            self._left = Left(*(frame.head.get(name) for name in ("skipped", "changed", "more")))
         self._held += frame.body
         self._count += len(frame.body)
         self._tell(self._count)

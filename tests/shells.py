@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pool.runner import tree
@@ -73,6 +76,24 @@ def sent(bridge: Bridge, job: str, source: str, path: str) -> None:
     answer = stream.read()
     assert answer and answer.head == {"done": True}
     stream.close()
+
+
+@contextlib.contextmanager
+def deep(path: Path) -> Iterator[None]:
+    """A new folder with 1200 in each other, and a file in the last; what removes folders seldom gets so far."""
+    here = os.getcwd()
+    path.mkdir()
+    os.chdir(path)
+    try:
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("file").write_bytes(b"deep")
+        os.chdir(here)
+        yield
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", path], check=True)
 
 
 def size(rows: int, columns: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def register(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
-    from pool.cli.progress import Progress
+    from pool.cli.progress import Progress, size
     from pool.errors import InputError
     from pool.transfer import Place, download, upload
 
@@ -47,16 +47,21 @@ def _run(args: argparse.Namespace) -> int:
     progress = Progress(quiet=args.quiet)
 
     def tell(done: int, total: int) -> None:
-        progress.tell(f"copying {args.source}", min(done, total), total)
+        said = "" if total else size(done)
+        progress.tell(f"copying {args.source}", min(done, total), total, said=said)
 
     try:
         if sides[0]:
-            skipped = download(Place(sides[0][1], sides[0][2], args.rank), args.target, tell, render.waiting)
+            left = download(Place(sides[0][1], sides[0][2], args.rank), args.target, tell, render.waiting)
         else:
             assert sides[1]
-            skipped = upload(args.source, Place(sides[1][1], sides[1][2], args.rank), tell, render.waiting)
+            left = upload(args.source, Place(sides[1][1], sides[1][2], args.rank), tell, render.waiting)
     finally:
         progress.hide()
-    for path in skipped:
+    for path in left.skipped:
         render.note(f"pool: skipped: {path!a} is neither file, folder nor link")
+    for path in left.changed:
+        render.note(f"pool: changed: {path!a} was deleted or became shorter while it was copied")
+    if left.more:
+        render.note(f"pool: and {left.more} more")
     return 0

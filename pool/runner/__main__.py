@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if verb == "transfer" and len(rest) >= 4:
         from pool.runner import transfer
 
-        return transfer.main(state, rest[0], int(rest[1]), rest[2:])
+        transfer.main(state, rest[0], int(rest[1]), rest[2:])
     if verb == "version":
         sys.stdout.write(VERSION + "\n")
         return 0

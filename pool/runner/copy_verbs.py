@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 from typing import IO, Any, Callable
 
 from pool.runner.jobs import PREPARED, JobFolder
@@ -18,6 +20,11 @@ from pool.runner.streams import Stream, StreamError
 _CHUNK = 1 << 18
 #: How long it may take to end by itself, once nobody reads it or writes to it.
 _CLEARS_S = 10.0
+#: How long it may take until it has begun, which a request waits for; and until it has gone on a bit, or has ended.
+_BEGINS_S, _STALLS_S = 20.0, 300.0
+#: More than it ever has to say at a time.
+_LINE_MAX = 1 << 20
+_HANGS = "the copy hangs: the host's files do not answer"
 
 
 class CopyVerbs:
@@ -27,9 +34,9 @@ class CopyVerbs:
         self._state, self._owners = state, owners
 
     def open_copy_out(self, peer: Peer, head: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Stream], None]]:
-        """The tar of what is at `path`, relative to the job's folder: `{"folder", "bytes", "files"}`.
+        """The tar of what is at `path`, relative to the job's folder: `{"folder", "bytes"}`; see tree.measure.
 
-        The last frame has the head `{"skipped": [path, …]}`.
+        The last frame has the head `{"skipped": [path, …], "changed": [path, …], "more"}`; see tree.Left.
         """
         copy = _Copy(self._state, self._folder(peer, head), ["out", str(head["path"])])
         return copy.first, copy.send
@@ -67,10 +74,13 @@ class _Copy:
                 cwd="/",
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(reading)
+            raise
         finally:
             os.close(telling)
-        self._told = os.fdopen(reading, "rb")
-        self.first = self._next()
+        self._told, self._said = reading, bytearray()
+        self.first = self._next(_BEGINS_S)
         if "error" in self.first:
             self._end()
             raise RefusedError("cannot_copy", str(self.first["error"]))
@@ -82,6 +92,9 @@ class _Copy:
         watching.start()
         try:
             while True:
+                if not _ready(output.fileno(), select.POLLIN, _STALLS_S):
+                    stream.close(_HANGS)
+                    return
                 chunk = os.read(output.fileno(), _CHUNK)
                 if not chunk:
                     break
@@ -90,7 +103,7 @@ class _Copy:
             if "error" in last:
                 stream.close(str(last["error"]))
                 return
-            stream.write(skipped=last["skipped"])
+            stream.write(**last)
             stream.end()
         finally:
             self._end()
@@ -106,7 +119,10 @@ class _Copy:
                 if frame is None:
                     break
                 try:
-                    source.write(frame.body)
+                    self._give(source.fileno(), frame.body)
+                except TimeoutError as error:
+                    stream.close(str(error))
+                    return
                 except OSError:  # it has said why
                     break
             with contextlib.suppress(OSError):
@@ -130,11 +146,32 @@ class _Copy:
         except StreamError:
             self._process.kill()
 
-    def _next(self) -> dict[str, Any]:
-        line = self._told.readline()
-        if not line:
+    def _give(self, fd: int, data: bytes) -> None:
+        """All of it, to its input. OSError where it takes no more, and TimeoutError."""
+        left = memoryview(data)
+        os.set_blocking(fd, False)
+        while left:
+            if not _ready(fd, select.POLLOUT, _STALLS_S):
+                raise TimeoutError(_HANGS)
+            left = left[os.write(fd, left) :]
+
+    def _next(self, limit_s: float = _STALLS_S) -> dict[str, Any]:
+        """What it says next, or its error; also when it says nothing."""
+        until = time.monotonic() + limit_s
+        while b"\n" not in self._said and len(self._said) < _LINE_MAX:
+            if not _ready(self._told, select.POLLIN, until - time.monotonic()):
+                self._process.kill()
+                return {"error": _HANGS}
+            chunk = os.read(self._told, _CHUNK)
+            if not chunk:
+                return {"error": "the copy was ended"}
+            self._said += chunk
+        line, _, rest = bytes(self._said).partition(b"\n")
+        self._said[:] = rest
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except ValueError:
             return {"error": "the copy was ended"}
-        found: dict[str, Any] = json.loads(line)
         return found
 
     def _end(self) -> None:
@@ -145,10 +182,18 @@ class _Copy:
         with contextlib.suppress(subprocess.TimeoutExpired):  # it clears away what is not whole
             self._process.wait(_CLEARS_S)
         self._process.kill()
-        self._process.wait()
-        self._told.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that the kernel holds is waited for by subprocess
+            self._process.wait(_CLEARS_S)
+        os.close(self._told)
 
     @staticmethod
     def _pipe(file: IO[bytes] | None) -> IO[bytes]:
         assert file is not None
         return file
+
+
+def _ready(fd: int, event: int, limit_s: float) -> bool:
+    """False when it is not by then; poll, because a daemon has many files."""
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(max(0.0, limit_s) * 1000))

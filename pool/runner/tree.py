@@ -7,55 +7,116 @@ are below it, and no link is ever followed. A file has its name once it is whole
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
 import tarfile
-from typing import Any, Callable, Iterator
+import time
+from typing import IO, Any, Callable, Iterator
 
 TOP = "top"
 _CHUNK = 1 << 18
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SETTINGS: Any = {"format": tarfile.PAX_FORMAT, "bufsize": _CHUNK, "encoding": "utf-8"}
+#: More than two paths and some numbers, which is all that a header of ours can hold; reading takes its square in time.
+_HEADER_MAX = 1 << 14
+#: What is met where something was deleted, or has become another thing, since its folder was read.
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ESTALE}
+#: So many paths are told, this much of each.
+_NAMED, _NAME = 100, 300
+_MEASURES_S = 2.0
+
+#: Opens for reading what was opened by its place alone (O_PATH); -1 where it cannot.
+Reopen = Callable[[int], int]
 
 
 class TreeError(Exception):
     """It cannot be copied; the message names what, and says why."""
 
 
-def measure(path: str) -> dict[str, Any]:
-    """`{"folder", "bytes", "files"}` of what is at `path`, which may be a link to it. TreeError."""
+class Left:
+    """What could not be copied as it was: 100 paths each, and how many `more` there are.
+
+    `skipped` are neither file, folder nor link; `changed` were deleted or became shorter while they were copied.
+    """
+
+    def __init__(self, skipped: object = (), changed: object = (), more: object = 0) -> None:
+        """Of what was said to be left; what cannot be is passed over."""
+        self.skipped: list[str] = []
+        self.changed: list[str] = []
+        self.more = more if isinstance(more, int) else 0
+        for each in skipped if isinstance(skipped, (list, tuple)) else ():
+            self.skip(str(each))
+        for each in changed if isinstance(changed, (list, tuple)) else ():
+            self.change(str(each))
+
+    def skip(self, path: str) -> None:
+        """One more that is neither file, folder nor link."""
+        self._add(self.skipped, path)
+
+    def change(self, path: str) -> None:
+        """One more that was deleted or became shorter."""
+        self._add(self.changed, path)
+
+    def _add(self, paths: list[str], path: str) -> None:
+        if len(paths) < _NAMED:
+            paths.append(path if len(path) <= _NAME else "..." + path[-_NAME:])
+        else:
+            self.more += 1
+
+
+def measure(path: str, limit_s: float = _MEASURES_S) -> dict[str, Any]:
+    """`{"folder", "bytes"}` of what is at `path`, which may be a link to it. TreeError.
+
+    Of a folder that takes longer to look through the bytes are 0.
+    """
     try:
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode):
-            return {"folder": False, "bytes": found.st_size, "files": 1}
+            return {"folder": False, "bytes": found.st_size}
         if not stat.S_ISDIR(found.st_mode):
             raise TreeError("{}: neither a file nor a folder".format(path))
-        sizes = [each.st_size for _, each in _walk(path, "") if stat.S_ISREG(each.st_mode)]
+        return {"folder": True, "bytes": _size(path, time.monotonic() + limit_s)}
     except OSError as error:
         raise _named(error, path) from error
-    return {"folder": True, "bytes": sum(sizes), "files": len(sizes)}
 
 
-def pack(path: str, write: Callable[[bytes], object]) -> list[str]:
-    """Write what is at `path`; what was skipped, being neither file, folder nor link. TreeError."""
-    skipped = []
+def _size(path: str, until: float) -> int:
+    size, folders = 0, [path]
+    while folders:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if time.monotonic() > until:
+                    return 0
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        size += entry.stat(follow_symlinks=False).st_size
+    return size
+
+
+def pack(path: str, write: Callable[[bytes], object], reopen: Reopen = lambda _: -1) -> Left:
+    """Write what is at `path`, as it is when its turn comes; what was left of it. TreeError.
+
+    No device is ever opened, where `reopen` can; otherwise none that was there before its file was.
+    """
+    left = Left()
     sink: Any = _Writer(write)
     try:
         with tarfile.open(fileobj=sink, mode="w|", **_SETTINGS) as tar:
-            for name, found in [(TOP, os.stat(path)), *_walk(path, TOP + "/")]:
-                place = path if name == TOP else os.path.join(path, name[len(TOP) + 1 :])
-                member = _member(name, found)
-                if member is None:
-                    skipped.append(place)
-                elif member.isreg():
-                    _pack_file(tar, place, member, os.O_NOFOLLOW if name != TOP else 0)
-                else:
-                    member.linkname = os.readlink(place) if member.issym() else ""
-                    tar.addfile(member)
+            top = os.stat(path)
+            _pack_one(tar, path, TOP, top, left, reopen)
+            for name, found in _walk(path, left) if stat.S_ISDIR(top.st_mode) else ():
+                place = os.path.join(path, name)
+                try:
+                    _pack_one(tar, place, TOP + "/" + name, found, left, reopen)
+                except OSError as error:
+                    raise _named(error, place) from error
     except OSError as error:
         raise _named(error, path) from error
-    return skipped
+    return left
 
 
 def place(target: str, name: str, folder: bool) -> str:
@@ -82,17 +143,33 @@ def unpack(read: Callable[[int], bytes], target: str) -> None:
     """Write what comes at `target`. TreeError: for what is no such tar, or leads elsewhere, and for want of room."""
     source: Any = _Reader(read)
     try:
-        with tarfile.open(fileobj=source, mode="r|", **_SETTINGS) as tar, _Places(target) as places:
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member, **_SETTINGS) as tar, _Places(target) as places:
             seen = False
-            for member in tar:
+            for member in iter(tar.next, None):
                 _unpack_one(tar, member, places, seen)
+                _forget(tar)
                 seen = True
             if not seen:
                 raise TreeError("nothing came")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise TreeError("not a tar file as we make them, or cut off: {}".format(error)) from error
     except OSError as error:
         raise _named(error, target) from error
+
+
+class _Member(tarfile.TarInfo):
+    """One of those that we make ourselves: of others no more is read than that they are others."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        kinds = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+        if self.size < 0 or not (self.type in kinds or (self.type == tarfile.XHDTYPE and self.size <= _HEADER_MAX)):
+            raise TreeError("refused: {!r} is neither file, folder nor link".format(self.name))
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+    def _refuse(self, *_: Any) -> None:
+        raise TreeError("refused: {!r} has holes".format(self.name))
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse
 
 
 class _Places:
@@ -147,9 +224,9 @@ def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, places: _Places, 
             places.make(words, member.mode & 0o777)
             return
         folder, name = places.at(words)
-        beside = ".{}.{}.part".format(name[:200], os.getpid())
+        beside = ".{}.{}.part".format(name[:50], os.getpid())  # a letter may be four bytes, and 255 fit
         try:
-            if member.isreg() and not member.issparse():
+            if member.isreg() and member.size >= 0:
                 _unpack_file(tar, member, folder, beside)
             elif member.issym() and seen:
                 os.symlink(member.linkname, beside, dir_fd=folder)
@@ -175,19 +252,36 @@ def _unpack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, nam
         os.utime(fd, (member.mtime, member.mtime))
 
 
-def _walk(path: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below a folder, each folder before what is in it."""
-    if not os.path.isdir(path):
-        return
-    with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
-        each = os.path.join(path, name)
-        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-            found = os.lstat(each)
-            yield prefix + name, found
+def _walk(path: str, left: Left) -> Iterator[tuple[str, os.stat_result]]:
+    """What is below a folder, by its way from there; each folder before what is in it. TreeError."""
+    folders = [("", iter(_names(path, _FOLDER & ~os.O_NOFOLLOW)))]
+    while folders:
+        above, names = folders[-1]
+        name = next(names, None)
+        if name is None:
+            folders.pop()
+            continue
+        place, below = os.path.join(path, above + name), None
+        try:
+            found = os.lstat(place)
             if stat.S_ISDIR(found.st_mode):
-                yield from _walk(each, prefix + name + "/")
+                below = _names(place, _FOLDER)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise _named(error, place) from error
+            left.change(place)
+            continue
+        yield above + name, found
+        if below is not None:
+            folders.append((above + name + "/", iter(below)))
+
+
+def _names(path: str, flags: int) -> list[str]:
+    fd = os.open(path, flags)
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
 
 
 def _member(name: str, found: os.stat_result) -> tarfile.TarInfo | None:
@@ -201,19 +295,77 @@ def _member(name: str, found: os.stat_result) -> tarfile.TarInfo | None:
     return member
 
 
-def _pack_file(tar: tarfile.TarFile, path: str, member: tarfile.TarInfo, flags: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise TreeError("{}: it has become something else".format(path))
-        member.size = found.st_size
-        try:
-            tar.addfile(member, file)
-        except OSError as error:
-            if error.errno is None:  # tarfile's own: there is less of it than there was
-                raise TreeError("{}: it became shorter while it was read".format(path)) from error
+def _pack_one(tar: tarfile.TarFile, place: str, name: str, found: os.stat_result, left: Left, reopen: Reopen) -> None:
+    member = _member(name, found)
+    if member is None:
+        left.skip(place)
+        return
+    try:
+        if member.isreg():
+            file = open_file(place, reopen, os.O_NOFOLLOW if name != TOP else 0)
+        elif member.issym():
+            member.linkname = os.readlink(place)
+    except OSError as error:
+        if name == TOP or error.errno not in _GONE:
             raise
+        left.change(place)
+        return
+    if member.isreg():
+        with file:
+            member.size = os.fstat(file.fileno()).st_size
+            steady: Any = _Steady(file)
+            tar.addfile(member, steady)
+            if steady.short:
+                left.change(place)
+    else:
+        tar.addfile(member)
+    _forget(tar)
+
+
+def _forget(tar: Any) -> None:
+    """What it keeps of every member that was."""
+    tar.members.clear()
+
+
+def open_file(path: str, reopen: Reopen, flags: int = 0) -> IO[bytes]:
+    """A regular file, for reading. OSError: EINVAL for all else, which is not opened, as a device may act on that."""
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK
+    if hasattr(os, "O_PATH"):
+        by_place = os.open(path, os.O_PATH | flags)
+        try:
+            _check_file(os.fstat(by_place), path)
+            fd = reopen(by_place)
+        finally:
+            os.close(by_place)
+    else:
+        _check_file(os.stat(path), path)
+        fd = -1
+    if fd < 0:
+        fd = os.open(path, os.O_RDONLY | flags)
+    try:
+        _check_file(os.fstat(fd), path)
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _check_file(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it has become something else", path)
+
+
+class _Steady:
+    """A file that has as many bytes as it was said to have: where it has become `short`, zeros."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.short = False
+
+    def read(self, size: int) -> bytes:
+        found = self._file.read(size)
+        self.short = self.short or len(found) < size
+        return found + bytes(size - len(found))
 
 
 def _named(error: OSError, path: str) -> TreeError:

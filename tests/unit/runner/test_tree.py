@@ -6,12 +6,15 @@ import io
 import os
 import stat
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pool.runner import tree
-from pool.runner.tree import TOP, TreeError
+from pool.runner.tree import TOP, Left, TreeError
+from tests.shells import deep
 
 
 def copied(source: Path, target: Path, name: str = "copy") -> Path:
@@ -61,7 +64,7 @@ def test_a_folder_arrives_as_it_is(tmp_path: Path) -> None:
     (source / "deep").chmod(0o555)
     os.mkfifo(source / "fifo")
     made = io.BytesIO()
-    assert tree.pack(str(source), made.write) == [str(source / "fifo")]
+    assert vars(tree.pack(str(source), made.write)) == {"skipped": [str(source / "fifo")], "changed": [], "more": 0}
     (source / "fifo").unlink()
     done = copied(source, tmp_path)
     assert done == tmp_path / "copy"
@@ -140,3 +143,147 @@ def test_what_is_cut_off_has_no_name(tmp_path: Path) -> None:
         tree.unpack(half.read, str(tmp_path / "target"))
     assert (tmp_path / "target").read_bytes() == b"before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+def changing(source: Path, change: Callable[[], object]) -> tuple[Left, io.BytesIO]:
+    """What is left of a folder that changes once the copy has begun, and what was sent."""
+    made, began = io.BytesIO(), False
+
+    def write(data: bytes) -> None:
+        nonlocal began
+        if not began:
+            began = True
+            change()
+        made.write(data)
+
+    left = tree.pack(str(source), write)
+    made.seek(0)
+    return left, made
+
+
+def test_a_folder_that_lives_is_copied(tmp_path: Path) -> None:
+    """What is deleted, shortened or becomes another thing meanwhile is named, and the rest arrives."""
+    source = tmp_path / "source"
+    (source / "b").mkdir(parents=True)
+    (source / "c").mkdir()
+    for name in ("a", "b/gone", "d-gone", "e-other", "f-short", "g-grows", "z"):
+        (source / name).write_bytes(b"x" * 600_000)
+    (source / "c" / "in").write_bytes(b"in")
+    (source / "y-link").symlink_to("z")
+
+    def change() -> None:
+        for name in ("b/gone", "d-gone", "e-other", "c/in"):
+            (source / name).unlink()
+        (source / "c").rmdir()
+        (source / "e-other").mkdir()
+        os.truncate(source / "f-short", 1000)
+        with open(source / "g-grows", "ab") as file:
+            file.write(b"y" * 100_000)
+
+    left, made = changing(source, change)
+    tree.unpack(made.read, str(tmp_path / "copy"))
+    done = shape(tmp_path / "copy")
+    assert {"a", "b", "g-grows", "y-link", "z"} <= set(done)
+    assert not {"b/gone", "d-gone", "c/in"} & set(done)
+    assert done["g-grows"][1][:600_000] == b"x" * 600_000  # type: ignore[comparison-overlap]
+    assert left.skipped == [] and left.more == 0
+    assert {str(source / name) for name in ("c", "d-gone")} <= set(left.changed)
+
+    inside: list[int] = []
+
+    def write(data: bytes) -> None:
+        inside.append(len(data))
+        if len(inside) == 1:
+            os.truncate(source / "z", 1000)
+
+    left = tree.pack(str(source / "z"), write)
+    assert left.changed == [str(source / "z")]
+    assert sum(inside) >= 600_000
+
+
+def test_what_is_left_is_named_within_bounds(tmp_path: Path) -> None:
+    """A hundred of each, none of them long, and how many more: also what a host says of it."""
+    for number in range(130):
+        os.mkfifo(tmp_path / f"fifo-{number:03}")
+    left = tree.pack(str(tmp_path), lambda _: None)
+    assert (len(left.skipped), left.more) == (100, 30)
+    told = Left(["x" * 1000, 7], "no list", "many")
+    assert [len(each) for each in told.skipped] == [303, 1] and (told.changed, told.more) == ([], 0)
+
+
+def test_a_folder_that_is_deep_or_large(tmp_path: Path) -> None:
+    """Its depth is no matter of ours, nor how long it takes to measure."""
+    with deep(tmp_path / "deep"):
+        made = io.BytesIO()
+        assert vars(tree.pack(str(tmp_path), made.write)) == vars(Left())
+        assert b"/d/file" in made.getvalue()
+        assert tree.measure(str(tmp_path)) == {"folder": True, "bytes": 4}
+        assert tree.measure(str(tmp_path), limit_s=0) == {"folder": True, "bytes": 0}
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    """Neither a device nor a FIFO that has come in the place of a file; through no link."""
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    with tree.open_file(str(tmp_path / "link"), lambda _: -1) as file:
+        assert file.read() == b"x"
+    for path, flags in (("/dev/zero", 0), (str(tmp_path / "fifo"), 0), (str(tmp_path / "link"), os.O_NOFOLLOW)):
+        opened: list[int] = []
+        with pytest.raises(OSError, match="something else"):
+            tree.open_file(path, lambda fd, opened=opened: opened.append(fd) or -1, flags)  # type: ignore[misc]
+        assert not opened
+
+
+def test_a_name_of_as_many_bytes_as_fit_arrives(tmp_path: Path) -> None:
+    """Also where a letter is several."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / ("\u5b57" * 85)).write_bytes(b"x")
+    assert shape(copied(tmp_path / "source", tmp_path)) == shape(tmp_path / "source")
+
+
+def pax(**records: bytes) -> bytes:
+    """A member's extended header."""
+    data = b""
+    for name, value in ((name.replace("__", "."), value) for name, value in records.items()):
+        size = len(name) + len(value) + 3
+        size += len(str(size + len(str(size))))
+        data += b"%d %s=%s\n" % (size, name.encode(), value)
+    return header("x", tarfile.XHDTYPE, len(data)) + data + bytes(-len(data) % 512)
+
+
+def header(name: str, kind: bytes, size: int = 0) -> bytes:
+    """A member's header."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+_FILE = header(TOP, FILE) + bytes(1024)
+_HOLES = {"GNU__sparse__major": b"1", "GNU__sparse__minor": b"0", "GNU__sparse__name": TOP.encode()}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pax(mtime=b"1e300") + _FILE,
+        pax(mtime=b"nan") + _FILE,
+        pax(path=TOP.encode() + b"/a\0b") + _FILE,
+        header(TOP, FOLDER) + pax(path=TOP.encode() + b"/a\0b") + _FILE,
+        pax(size=b"-5") + _FILE,
+        header(TOP, FILE, -1) + bytes(1024),
+        header("x", tarfile.XHDTYPE, 150 << 20) + b"1" * (20 << 20),
+        header("x", tarfile.GNUTYPE_LONGNAME, 1000) + b"1" * 1024 + _FILE,
+        header("x", tarfile.XGLTYPE, 512) + b"1" * 512 + _FILE,
+        pax(comment=b"x") * 5000 + _FILE,
+        pax(**_HOLES) + header(TOP, FILE, 1 << 20) + b"999999999999\n" * 80000,
+    ],
+    ids=["late", "no time", "NUL", "NUL below", "size", "size -1", "huge", "long", "global", "many", "holes"],
+)
+def test_a_hostile_tar_is_refused_at_once(tmp_path: Path, data: bytes) -> None:
+    """In words, whatever its headers say, and nothing is left."""
+    began = time.monotonic()
+    with pytest.raises(TreeError):
+        tree.unpack(io.BytesIO(data).read, str(tmp_path / "target"))
+    assert time.monotonic() - began < 10
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
