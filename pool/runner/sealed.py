@@ -7,6 +7,7 @@ thread may be made (its end loads a library), no name of a user be asked for, no
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -28,6 +29,9 @@ class Seal:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._prctl, self._capset, self._syscall = self._libc.prctl, self._libc.capset, self._libc.syscall
         self._files = -1
+        os.strerror(1)  # has libc load what it needs for words
+        with contextlib.suppress(OSError):  # which some libc loads for a program that crashes
+            self._for_crashes = ctypes.CDLL("libgcc_s.so.1")
 
     def load_nothing(self) -> None:
         """From here on: an import is an ImportError, an unknown codec a LookupError, what goes wrong says nothing."""

@@ -58,6 +58,10 @@ def test_out_of_a_job(ready: Cli, run: str, tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text(encoding="ascii") == total
     assert ready("cp", f"{run}:/etc/hostname", ".", cwd=tmp_path).rc == 0
     assert (tmp_path / "hostname").read_bytes() == Path("/etc/hostname").read_bytes()
+    ready("ssh", run, "--", "mkdir many; for each in $(seq 130); do mkfifo many/$each; done")
+    done = ready("cp", f"{run}:many", ".", cwd=tmp_path)
+    said = done.stderr.splitlines()
+    assert (done.rc, len(said), said[-1]) == (0, 101, "pool: and 30 more"), done
     ready("stop", run, "--abort")
     until(ready, run, "stopped")
     assert ready("cp", f"{run}:results", "after", cwd=tmp_path).rc == 0
