@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import Any, Callable, NoReturn
 
 _SET_NO_NEW_PRIVS, _DROP_OF_BOUNDS = 38, 24  # prctl
 _VERSION_3 = 0x20080522  # of capset
@@ -61,10 +61,12 @@ class Seal:
         head, data = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
         self._check(self._capset(head, data))
 
-    def reopen(self, fd: int) -> int:
-        """Open for reading what was opened by its place alone (O_PATH); -1 where this kernel is too old for that."""
-        if self._files < 0:
-            return -1
+    @property
+    def reopen(self) -> Callable[[int], int] | None:
+        """Opens for reading what was opened by its place alone (O_PATH); None before `enter`, and before Linux 5.2."""
+        return None if self._files < 0 else self._reopen
+
+    def _reopen(self, fd: int) -> int:
         return os.open(str(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._files)
 
     def _own_files(self) -> int:

@@ -13,7 +13,7 @@ import shutil
 import stat
 import tarfile
 import time
-from typing import IO, Any, Callable, Iterator
+from typing import IO, Any, Callable, Iterator, Optional
 
 TOP = "top"
 _CHUNK = 1 << 18
@@ -27,8 +27,8 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, er
 _NAMED, _NAME = 100, 300
 _MEASURES_S = 2.0
 
-#: Opens for reading what was opened by its place alone (O_PATH); -1 where it cannot.
-Reopen = Callable[[int], int]
+#: Opens for reading what was opened by its place alone (O_PATH).
+Reopen = Optional[Callable[[int], int]]
 
 
 class TreeError(Exception):
@@ -97,10 +97,10 @@ def _size(path: str, until: float) -> int:
     return size
 
 
-def pack(path: str, write: Callable[[bytes], object], reopen: Reopen = lambda _: -1) -> Left:
+def pack(path: str, write: Callable[[bytes], object], reopen: Reopen = None) -> Left:
     """Write what is at `path`, as it is when its turn comes; what was left of it. TreeError.
 
-    No device is ever opened, where `reopen` can; otherwise none that was there before its file was.
+    No device is ever opened with `reopen`; without it one could be that has just come in the place of a file.
     """
     left = Left()
     sink: Any = _Writer(write)
@@ -330,18 +330,16 @@ def _forget(tar: Any) -> None:
 def open_file(path: str, reopen: Reopen, flags: int = 0) -> IO[bytes]:
     """A regular file, for reading. OSError: EINVAL for all else, which is not opened, as a device may act on that."""
     flags |= os.O_CLOEXEC | os.O_NONBLOCK
-    if hasattr(os, "O_PATH"):
-        by_place = os.open(path, os.O_PATH | flags)
-        try:
-            _check_file(os.fstat(by_place), path)
-            fd = reopen(by_place)
-        finally:
-            os.close(by_place)
-    else:
-        _check_file(os.stat(path), path)
-        fd = -1
-    if fd < 0:
+    if reopen is None:
+        _check_file(os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW), path)
         fd = os.open(path, os.O_RDONLY | flags)
+    else:
+        place = os.open(path, os.O_PATH | flags)
+        try:
+            _check_file(os.fstat(place), path)
+            fd = reopen(place)
+        finally:
+            os.close(place)
     try:
         _check_file(os.fstat(fd), path)
         return os.fdopen(fd, "rb")

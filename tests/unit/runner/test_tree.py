@@ -226,13 +226,15 @@ def test_only_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "fifo")
-    with tree.open_file(str(tmp_path / "link"), lambda _: -1) as file:
+    with tree.open_file(str(tmp_path / "link"), None) as file:
         assert file.read() == b"x"
     for path, flags in (("/dev/zero", 0), (str(tmp_path / "fifo"), 0), (str(tmp_path / "link"), os.O_NOFOLLOW)):
         opened: list[int] = []
         with pytest.raises(OSError, match="something else"):
             tree.open_file(path, lambda fd, opened=opened: opened.append(fd) or -1, flags)  # type: ignore[misc]
         assert not opened
+        with pytest.raises(OSError, match="something else"):
+            tree.open_file(path, None, flags)
 
 
 def test_a_name_of_as_many_bytes_as_fit_arrives(tmp_path: Path) -> None:
