@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 from typing import Any
 
 from pool.runner import durable, processes
@@ -142,11 +143,19 @@ def all_jobs(state: str) -> list[JobFolder]:
 
 
 def remove(folder: str) -> None:
-    """Delete a folder with everything in it, also what its owner may not write to."""
-    if os.geteuid() != 0:
-        for here, folders, _ in os.walk(folder):
-            for path in (os.path.join(here, name) for name in folders):
-                mode = os.lstat(path).st_mode
-                if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
-                    os.chmod(path, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete a folder with everything in it, also what its owner may not write to, however deep a job has made it."""
+    try:
+        if os.geteuid() != 0:
+            _open_up(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        for words in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*words, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+def _open_up(folder: str) -> None:
+    for here, folders, _ in os.walk(folder):
+        for path in (os.path.join(here, name) for name in folders):
+            mode = os.lstat(path).st_mode
+            if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+                os.chmod(path, 0o700)
