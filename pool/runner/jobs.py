@@ -22,7 +22,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 from typing import Any
 
 from pool.runner import durable, processes
@@ -149,6 +148,8 @@ def remove(folder: str) -> None:
             _open_up(folder)
         shutil.rmtree(folder, ignore_errors=True)
     except RecursionError:
+        import subprocess  # not before it is needed: a supervisor's start is on the way of every run
+
         for words in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
             subprocess.run([*words, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
