@@ -63,7 +63,7 @@ class Shell:
 
     def output(self) -> Iterator[tuple[int, bytes]]:
         """`(1 or 2, bytes)` as they come, until it has ended. ServerError, HostError when it is cut off."""
-        from pool.runner.streams import StreamError
+        from pool.runner.streams import CutOffError, StreamError
 
         try:
             while frame := self._stream.read():
@@ -71,9 +71,10 @@ class Shell:
                     self.code = int(frame.head["exit"])
                     return
                 yield (2 if frame.head.get("fd") == 2 else 1), frame.body
+        except CutOffError:
+            pass
         except StreamError as error:
-            if not str(error).startswith("cut off"):
-                raise HostError(f"the shell was cut off: {error}", hint=f"pool attach {self._run}") from None
+            raise HostError(f"the shell was cut off: {error}", hint=f"pool attach {self._run}") from None
         raise ServerError("the connection to the server was cut off", hint=f"pool attach {self._run}")
 
     def write(self, data: bytes = b"", **head: Any) -> bool:
@@ -81,14 +82,14 @@ class Shell:
         from pool.runner.streams import StreamError
 
         try:
-            self._stream.write(data, **head)
+            self._stream.write(data, head)
         except StreamError:
             return False
         return True
 
     def end(self) -> None:
-        """Its input is through."""
-        self._stream.end()
+        """Its input is through; a signal may still be sent."""
+        self.write(eof=True)
 
     def close(self) -> None:
         """Be done with it; if it has not ended, the host ends it."""

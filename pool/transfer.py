@@ -52,7 +52,7 @@ def download(source: Place, target: str, tell: Tell, waits: Callable[[str], obje
 def upload(source: str, target: Place, tell: Tell, waits: Callable[[str], object]) -> Left:
     """Copy to `target`, as cp does; what was left. PoolError."""
     from pool.runner import tree
-    from pool.runner.streams import StreamError
+    from pool.runner.streams import CutOffError, StreamError
 
     try:
         found = tree.measure(source)
@@ -72,7 +72,7 @@ def upload(source: str, target: Place, tell: Tell, waits: Callable[[str], object
         stream.end()
         answer = stream.read()
         if answer is None or not answer.head.get("done"):
-            raise _cut_off(StreamError("cut off"))
+            raise _cut_off(CutOffError("cut off"))
         why = ""
         return left
     except StreamError as error:
@@ -101,13 +101,13 @@ class _Reader:
         return found
 
     def rest(self) -> Left:
-        """Read to the end; what was left. StreamError when that was not said: the copy is not whole."""
-        from pool.runner.streams import StreamError
+        """Read to the end; what was left. CutOffError when that was not said: the copy is not whole."""
+        from pool.runner.streams import CutOffError
 
         while self._next():
             pass
         if self._left is None:
-            raise StreamError("cut off")
+            raise CutOffError("cut off")
         return self._left
 
     def _next(self) -> bool:
@@ -152,7 +152,9 @@ def _last_word(stream: OwnStream) -> Exception | None:
 
 
 def _cut_off(error: Exception) -> PoolError:
-    if str(error).startswith("cut off"):
+    from pool.runner.streams import CutOffError
+
+    if isinstance(error, CutOffError):
         return ServerError("the connection to the server was cut off; the copy is not whole", hint="pool server status")
     return _in_kind(str(error), HostError)
 

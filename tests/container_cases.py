@@ -343,7 +343,7 @@ def test_a_command_inside_has_what_the_job_has(bench: Bench) -> None:
     assert said(bench.bridge.open("shell", job=bench.job, argv=["kill -9 $$"]), None)[0] == 137
     program = Said(bench.bridge.open("shell", job=bench.job, argv=["trap 'exit 9' INT; echo on; sleep 1000 & wait"]))
     program.until(b"on")
-    program.stream.write(signal="INT")
+    program.stream.write(head={"signal": "INT"})
     assert program.code() == 9
     bench.write("go")
     assert bench.bridge.end_of(bench.job)["exit_code"] == 0
@@ -360,7 +360,7 @@ def test_a_terminal_inside(bench: Bench) -> None:
     shell.stream.write(b"stty size; tty; echo $TERM\r")
     for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
         shell.until(text)
-    shell.stream.write(size=[44, 99])
+    shell.stream.write(head={"size": [44, 99]})
     shell.stream.write(b"stty size\r")
     shell.until(b"44 99")
     shell.stream.write(b"sh -c 'echo asl\"\"eep; exec sleep 1000'\r")

@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import threading
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 17
 #: Their number in the pipe that wakes who sends: the terminal has another size; Ctrl-C without a terminal.
 _RESIZED, _INTERRUPTED = b"r", b"i"
+#: Input that nobody has taken for so long holds up all that is sent after it, a signal too.
+_STUCK_S = 0.5
 
 
 def into_run(name: str, rank: int, command: list[str], *, tty: bool | None = None) -> int:
@@ -32,57 +35,81 @@ def into_run(name: str, rank: int, command: list[str], *, tty: bool | None = Non
     if tty is None:
         tty = not command and os.isatty(0)
     wants = {"rows": 24, "cols": 80, **_size(), "term": os.environ.get("TERM") or "xterm"} if tty else None
-    waking, wake = os.pipe()
-    with Shell(name, rank, command, wants, render.waiting) as shell, _signals(wake, tty), _raw(tty):
-        threading.Thread(target=_send, args=(shell, waking), daemon=True).start()
-        for fd, data in shell.output():
-            _write_all(fd, data)
+    with Shell(name, rank, command, wants, render.waiting) as shell:
+        sender = _Sender(shell)
+        with _signals(sender, tty), _raw(tty):
+            threading.Thread(target=sender.send, daemon=True).start()
+            for fd, data in shell.output():
+                _write_all(fd, data)
         assert shell.code is not None
         return shell.code
 
 
-def _send(shell: Shell, waking: int) -> None:
-    """Send what is typed or piped, sizes and signals; for as long as anybody takes it."""
-    watched, taken = [waking, 0], True
-    while taken:
-        ready = select.select(watched, [], [])[0]
-        if waking in ready:
-            news = os.read(waking, 64)
-            if _RESIZED in news:
-                size = _size()
-                taken = shell.write(size=[size["rows"], size["cols"]])
-            if _INTERRUPTED in news:
-                taken = shell.write(signal="INT")
-        if 0 in ready:
-            try:
-                data = os.read(0, _CHUNK)
-            except OSError:  # no longer ours: in the background, or hung up
-                data = b""
-            if data:
-                taken = shell.write(data)
-            else:
-                watched.remove(0)
-                shell.end()
+class _Sender:
+    """Sends what is typed or piped, and what `tell` was told."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._waking, self._wake = os.pipe()
+        self._since: float | None = None
+
+    def tell(self, what: bytes) -> None:
+        """Have it sent, without waiting for that; may be called from a signal handler."""
+        os.write(self._wake, what)
+
+    @property
+    def is_stuck(self) -> bool:
+        """True where what it is told cannot be sent before somebody takes what it has already."""
+        since = self._since
+        return since is not None and time.monotonic() - since > _STUCK_S
+
+    def send(self) -> None:
+        """For as long as anybody takes it."""
+        watched, taken = [self._waking, 0], True
+        while taken:
+            ready = select.select(watched, [], [])[0]
+            if self._waking in ready:
+                news = os.read(self._waking, 64)
+                if _RESIZED in news:
+                    size = _size()
+                    taken = self._shell.write(size=[size["rows"], size["cols"]])
+                if _INTERRUPTED in news:
+                    taken = self._shell.write(signal="INT")
+            if 0 in ready:
+                try:
+                    data = os.read(0, _CHUNK)
+                except OSError:  # no longer ours: in the background, or hung up
+                    data = b""
+                if data:
+                    self._since = time.monotonic()
+                    taken = self._shell.write(data)
+                    self._since = None
+                else:
+                    watched.remove(0)
+                    self._shell.end()
 
 
 @contextlib.contextmanager
-def _signals(wake: int, tty: bool) -> Iterator[None]:
-    """Pass on sizes, and a first Ctrl-C where no terminal does it; a second one leaves. What ends us restores first."""
+def _signals(sender: _Sender, tty: bool) -> Iterator[None]:
+    """Pass on sizes, and a first Ctrl-C where no terminal does it and it can be sent; another one leaves.
+
+    What ends us restores first.
+    """
     interrupted = False
 
     def interrupt(*_: Any) -> None:
         nonlocal interrupted
-        if interrupted or tty:
+        if interrupted or tty or sender.is_stuck:
             raise KeyboardInterrupt
         interrupted = True
-        os.write(wake, _INTERRUPTED)
+        sender.tell(_INTERRUPTED)
 
     def leave(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
 
     handlers: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: leave, signal.SIGHUP: leave}
     if tty:
-        handlers[signal.SIGWINCH] = lambda *_: os.write(wake, _RESIZED)
+        handlers[signal.SIGWINCH] = lambda *_: sender.tell(_RESIZED)
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -103,7 +103,7 @@ class _Copy:
             if "error" in last:
                 stream.close(str(last["error"]))
                 return
-            stream.write(**last)
+            stream.write(head=last)
             stream.end()
         finally:
             self._end()
@@ -131,7 +131,7 @@ class _Copy:
             if "error" in last:
                 stream.close(str(last["error"]))
                 return
-            stream.write(done=True)
+            stream.write(head={"done": True})
             stream.end()
             while stream.read() is not None:
                 pass

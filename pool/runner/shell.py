@@ -1,10 +1,12 @@
 """Serves a program inside of a job to whoever opened its stream, from its start to its exit code.
 
     ─▶ DATA bytes: stdin; its end is stdin's    ◀─ DATA bytes: stdout, or the terminal's
+    ─▶ DATA {"eof": true}: likewise, and more may come
     ─▶ DATA {"size": [rows, columns]}           ◀─ DATA {"fd": 2} bytes: stderr
     ─▶ DATA {"signal": "INT"}                   ◀─ DATA {"exit": code}, and the end: 128 and the signal that killed it
 
-Who goes away before takes the program along, as with sshd: SIGHUP to its session, and a moment later SIGKILL.
+A signal does not wait for the program to read its stdin. Who goes away before the end takes the program along, as with
+sshd, also while it reads nothing and says nothing: SIGHUP to its session, and a moment later SIGKILL.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 from typing import Any, Iterator
 
 from pool.runner import processes
+from pool.runner.frames import Frame
 from pool.runner.streams import Stream, StreamError
 
 TYPE_CHECKING = False
@@ -54,37 +57,84 @@ _GRACE_S = 2.0
 
 def serve(stream: Stream, program: Program) -> None:
     """Until it has ended and the other side knows, or the other side has gone and nothing of it is left."""
-    reader = threading.Thread(target=_inward, args=(stream, program), daemon=True)
+    served = _Served(stream, program)
+    stream.ahead(served.ahead)
+    stream.on_over(served.over)
+    reader = threading.Thread(target=served.inward, daemon=True)
     reader.start()
     try:
         for fd, chunk in program.output():
-            stream.write(chunk, **({} if fd == 1 else {"fd": fd}))
-        stream.write(exit=program.code())
+            stream.write(chunk, None if fd == 1 else {"fd": fd})
+        code = program.code()
+        served.ended = True
+        stream.write(head={"exit": code})
         stream.end()
     except StreamError:
-        pass  # the reader hears of it as well
+        pass  # `over` hears of it as well
     finally:
         program.close()
         reader.join()
+        served.wait()
 
 
-def _inward(stream: Stream, program: Program) -> None:
-    """What comes for it, until the other side's end: also after its own, for a stream that is reset loses the rest."""
-    try:
-        while True:
-            frame = stream.read()
-            if frame is None:
-                program.close_input()
-                return
-            size, name = frame.head.get("size"), frame.head.get("signal")
-            if size:
-                program.resize(int(size[0]), int(size[1]))
-            if name in _SIGNALS:
-                _signal(program, getattr(signal, "SIG" + str(name)))
-            if frame.body:
-                program.write(frame.body)
-    except StreamError:
-        _hang_up(program)
+class _Served:
+    """What comes for a program, and the end of who sends it."""
+
+    def __init__(self, stream: Stream, program: Program) -> None:
+        self._stream, self._program = stream, program
+        self.ended = False  #: by itself: what it has left running is left alone
+        self._signalling = threading.Lock()
+        self._hanging_up: threading.Thread | None = None
+
+    def inward(self) -> None:
+        """Until the other side's end: also after its own, for a stream that is reset loses the rest."""
+        try:
+            while True:
+                frame = self._stream.read()
+                if frame is None:
+                    self._program.close_input()
+                    return
+                size, name = frame.head.get("size"), frame.head.get("signal")
+                if size:
+                    self._program.resize(int(size[0]), int(size[1]))
+                if name in _SIGNALS:
+                    _signal(self._program, getattr(signal, "SIG" + str(name)))
+                if frame.body:
+                    self._program.write(frame.body)
+                if frame.head.get("eof"):
+                    self._program.close_input()
+        except StreamError:
+            pass
+        except Exception as error:  # not as said above: half a shell is none
+            why = "the host stumbled: {!r}".format(error)
+            self._stream.close(why)
+            self.over(why)
+
+    def ahead(self, frame: Frame) -> bool:
+        """A signal is passed on at once; another one that comes meanwhile waits its turn."""
+        name = frame.head.get("signal")
+        if name not in _SIGNALS or not self._signalling.acquire(blocking=False):
+            return False
+
+        def send() -> None:
+            try:
+                _signal(self._program, getattr(signal, "SIG" + str(name)))
+            finally:
+                self._signalling.release()
+
+        threading.Thread(target=send, daemon=True).start()
+        return True
+
+    def over(self, why: str) -> None:
+        """The other side has gone; without a reason, it has just no more to say."""
+        if why and not self.ended:
+            self._hanging_up = threading.Thread(target=_hang_up, args=(self._program,), daemon=True)
+            self._hanging_up.start()
+
+    def wait(self) -> None:
+        """Until it is hung up, if it has to be."""
+        if self._hanging_up is not None:
+            self._hanging_up.join()
 
 
 def _signal(program: Program, number: int) -> None:

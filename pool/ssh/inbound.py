@@ -138,7 +138,7 @@ class _Door(paramiko.ServerInterface):
         stream = self._shells.get(channel.get_id())
         if stream is not None:
             with contextlib.suppress(StreamError):
-                stream.write(size=[height, width])
+                stream.write(head={"size": [height, width]})
         return stream is not None
 
     def check_channel_shell_request(self, channel: paramiko.Channel) -> bool:

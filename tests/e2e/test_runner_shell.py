@@ -6,11 +6,13 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from pool.runner.streams import StreamError
 from tests.runner_host import Bridge, RefusalError, RunnerHost, until
 from tests.shells import Said, said, size
 
@@ -77,7 +79,7 @@ def test_a_terminal(bridge: Bridge, job: str) -> None:
     shell.stream.write(b"stty size; tty; echo $TERM\r")
     for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
         shell.until(text)
-    shell.stream.write(size=[44, 99])
+    shell.stream.write(head={"size": [44, 99]})
     shell.stream.write(b"stty size; echo > $(tty) && echo mi''ne\r")
     shell.until(b"44 99")
     shell.until(b"mine")
@@ -94,7 +96,7 @@ def test_a_signal_reaches_a_program_without_a_terminal(bridge: Bridge, job: str)
     """As Ctrl-C does with one."""
     program = Said(bridge.open("shell", job=job, argv=["trap 'echo asked; exit 9' INT; echo begun; sleep 1000 & wait"]))
     program.until(b"begun")
-    program.stream.write(signal="INT")
+    program.stream.write(head={"signal": "INT"})
     assert program.code() == 9
     assert program.out[1] == b"begun\nasked\n"
 
@@ -118,6 +120,43 @@ def test_who_goes_away_takes_the_program_along(
     until(lambda: pid not in host.alive(job), "the end of the shell")
     until(lambda: len(host.alive(job)) == 2, "the job alone")
     theirs.close()
+
+
+def test_a_signal_does_not_wait_for_input_to_be_read(bridge: Bridge, job: str) -> None:
+    """Though the program reads nothing of what comes before."""
+    program = Said(bridge.open("shell", job=job, argv=["echo begun; exec sleep 1000"]))
+    program.until(b"begun")
+    program.stream.write(bytes(2 << 20))
+    program.stream.write(head={"eof": True})
+    program.stream.write(head={"signal": "INT"})
+    assert program.code() == 130
+
+
+@pytest.mark.parametrize("how", ["closed", "bridge"])
+def test_who_goes_away_is_missed_by_what_reads_no_input(host: RunnerHost, bridge: Bridge, job: str, how: str) -> None:
+    """And says nothing: more than it takes has been sent, so that nobody reads and nobody can write."""
+    theirs = host.connect()
+    program = Said(theirs.open("shell", job=job, argv=["echo begun; exec sleep 1000"]))
+    program.until(b"begun")
+    program.stream.write(bytes(2 << 20))
+    time.sleep(0.3)
+    if how == "closed":
+        program.stream.close("I have enough")
+    else:
+        theirs.process.kill()
+    until(lambda: len(host.alive(job)) == 2, "the job alone")
+    theirs.close()
+
+
+def test_what_is_not_understood_ends_the_program(host: RunnerHost, bridge: Bridge, job: str) -> None:
+    """It is not left with nobody who would end it."""
+    stream = bridge.open("shell", job=job, argv=["sleep 1000"])
+    stream.write(head={"size": "tall"})
+    with pytest.raises(StreamError, match="stumbled"):
+        while stream.read():
+            pass
+    stream.close()
+    until(lambda: len(host.alive(job)) == 2, "the job alone")
 
 
 def test_what_cannot_be_entered_says_why(host: RunnerHost, bridge: Bridge, job: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,42 @@ def test_a_command_at_a_terminal(ready: Cli, run: str) -> None:
     person.sendintr()
     person.wait()
     assert person.exitstatus == 130
+
+
+def running(*words: str) -> bool:
+    """Whether a program has this command line."""
+    wanted = "\0".join(words).encode() + b"\0"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == wanted:
+                return True
+    return False
+
+
+def soon(what: Callable[[], bool]) -> None:
+    """It becomes so."""
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("size", [300_000, 30_000_000])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_who_leaves_a_command_that_reads_no_input(
+    ready: Cli, run: str, tmp_path: Path, size: int, how: signal.Signals
+) -> None:
+    """However much of it is still on its way: Ctrl-C ends it, and so does the end of `pool ssh`."""
+    (tmp_path / "input").write_bytes(bytes(size))
+    seconds = f"{70000 + os.getpid()}.{size + how}"  # nobody else sleeps so long
+    with open(tmp_path / "input", "rb") as file:
+        argv = ready.argv("ssh", run, "--", "sleep", seconds)
+        entered = subprocess.Popen(argv, env=ready.env, stdin=file, stdout=subprocess.DEVNULL)
+    soon(lambda: running("sleep", seconds))
+    time.sleep(1)
+    entered.send_signal(how)
+    assert entered.wait(5) == (130 if how == signal.SIGINT else -9)
+    soon(lambda: not running("sleep", seconds))
 
 
 def test_a_server_that_is_killed(ready: Cli, run: str) -> None:

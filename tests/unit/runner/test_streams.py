@@ -6,14 +6,16 @@ import contextlib
 import hashlib
 import os
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from pool.runner import carry, frames
 from pool.runner.frames import Decoder, Frame
-from pool.runner.streams import PIECE, WINDOW, OwnStream, Stream, StreamError, Streams
+from pool.runner.streams import PIECE, WINDOW, CutOffError, OwnStream, Stream, StreamError, Streams
 
 
 class Side:
@@ -81,8 +83,8 @@ def received(stream: Stream | OwnStream) -> bytes:
 def test_bytes_heads_and_ends_arrive_in_order(sides: tuple[Side, Side]) -> None:
     """Both ways; the end of one way is not that of the other."""
     one, other = pair(sides)
-    one.write(b"a", fd=2)
-    one.write(rows=24)
+    one.write(b"a", {"fd": 2})
+    one.write(head={"rows": 24})
     one.end()
     first, second = other.read(), other.read()
     assert first and second
@@ -219,7 +221,7 @@ def test_two_streams_are_joined(sides: tuple[Side, Side]) -> None:
     command, server = own()
     near, far = pair(sides)
     beside(lambda: carry.join(server, near))
-    command.write(b"in", rows=3)
+    command.write(b"in", {"rows": 3})
     frame = far.read()
     assert frame
     assert (frame.body, frame.head) == (b"in", {"rows": 3})
@@ -241,5 +243,184 @@ def test_what_follows_the_first_frame_may_be_no_frame() -> None:
     one.shutdown(socket.SHUT_WR)
     with pytest.raises(StreamError, match="cut off"):
         own_end.first()
+    one.close()
+    other.close()
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection; they are closed after."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with client, listener.accept()[0] as accepted:
+            yield client, accepted
+
+
+def fill(write: Callable[[bytes], object]) -> threading.Thread:
+    """Writes until nobody takes any more, and waits then."""
+
+    def filling() -> None:
+        with contextlib.suppress(StreamError, OSError):
+            for _ in range(100):
+                write(bytes(1 << 20))
+
+    thread = beside(filling)
+    thread.join(0.5)
+    assert thread.is_alive()
+    return thread
+
+
+def ended(*threads: threading.Thread) -> None:
+    """They have, soon."""
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("how", ["given up", "lost"])
+def test_who_writes_to_a_job_that_does_not_read_hears_the_end(sides: tuple[Side, Side], how: str) -> None:
+    """The connection to the job is reset, not ended, though one thread sends and the other one hears nothing."""
+    near, far = pair(sides)
+    with connected() as (job, ours):
+        carrying = beside(lambda: carry.carry(near, ours))
+        writing = fill(far.write)
+        if how == "lost":
+            sides[1].link.shutdown(socket.SHUT_RDWR)
+        else:
+            far.close("the client has gone")
+        ended(carrying, writing)
+        with pytest.raises(ConnectionResetError):
+            while job.recv(1 << 20):
+                pass
+
+
+@pytest.mark.parametrize("kind", ["one of many", "its own"])
+def test_who_resets_while_nobody_takes_its_bytes_is_noticed(sides: tuple[Side, Side], kind: str) -> None:
+    """The other end of the stream is told, though one thread waits to send and the other one hears nothing."""
+    near, far = pair(sides) if kind == "one of many" else own()
+    with connected() as (client, ours):
+        carrying = beside(lambda: carry.carry(near, ours))
+        writing = fill(client.sendall)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.shutdown(socket.SHUT_RDWR)
+        client.close()
+        ended(carrying, writing)
+    with pytest.raises(StreamError):
+        received(far)
+
+
+def test_who_reads_late_gets_all_of_an_end(sides: tuple[Side, Side]) -> None:
+    """A client that has sent all and closed for good before the job reads anything: no byte of it is lost."""
+    near, far = pair(sides)
+    data = os.urandom(2 * WINDOW)
+    with connected() as (client, ours), connected() as (job, theirs):
+        carrying = [beside(lambda: carry.carry(near, ours)), beside(lambda: carry.carry(far, theirs))]
+        sending = beside(lambda: (client.sendall(data), client.close()))
+        job.shutdown(socket.SHUT_WR)
+        sending.join(0.5)
+        with job.makefile("rb") as file:
+            assert file.read() == data
+        ended(*carrying)
+
+
+@pytest.mark.parametrize("blocked", ["to the host", "to the command"])
+def test_a_command_that_goes_is_noticed(sides: tuple[Side, Side], blocked: str) -> None:
+    """Though who writes waits, and who reads hears nothing: the host is told at once."""
+    command, server = own()
+    near, far = pair(sides)
+    joining = beside(lambda: carry.join(server, near))
+    writing = fill(command.write if blocked == "to the host" else far.write)
+    command.socket.shutdown(socket.SHUT_RDWR)
+    command.socket.close()
+    ended(joining, writing)
+    with pytest.raises(StreamError):
+        received(far)
+
+
+def test_a_slow_command_hears_why(sides: tuple[Side, Side]) -> None:
+    """After all that came before, though that fills its socket, and it writes itself meanwhile."""
+    command, server = own()
+    near, far = pair(sides)
+    joining = beside(lambda: carry.join(server, near))
+    writing = fill(command.write)
+    far.write(bytes(WINDOW - 1))
+    far.close("broken")
+    joining.join(0.3)
+    count = 0
+    with pytest.raises(StreamError, match="broken"):
+        while frame := command.read():
+            count += len(frame.body)
+    assert count == WINDOW - 1
+    ended(joining, writing)
+
+
+def test_heads_may_hold_anything(sides: tuple[Side, Side]) -> None:
+    """They are passed on, whatever their words are."""
+    command, server = own()
+    near, far = pair(sides)
+    beside(lambda: carry.join(server, near))
+    strange = {"body": "x", "self": 1, "head": {}, "number": 2}
+    command.write(b"y", strange)
+    frame = far.read()
+    assert frame
+    assert (frame.body, frame.head) == (b"y", strange)
+
+
+def test_closing_waits_for_nobody() -> None:
+    """Not for a thread that writes what the other side does not read, and not for that side."""
+    one, other = own()
+    writing = fill(one.write)
+    closing = beside(lambda: one.close("enough"))
+    ended(closing, writing)
+    with pytest.raises(CutOffError):
+        received(other)
+
+
+def test_the_end_is_told_to_who_asked_once(sides: tuple[Side, Side]) -> None:
+    """Without anybody reading; who asks late is told at once."""
+    one, other = pair(sides)
+    told: list[str] = []
+    heard = threading.Event()
+    one.on_over(lambda why: (told.append(why), heard.set()))
+    other.close("the host caught fire")
+    assert heard.wait(5)
+    one.lost("again")
+    assert told == ["the host caught fire"]
+    one.on_over(told.append)
+    assert told == ["the host caught fire"] * 2
+
+
+def test_some_frames_go_ahead(sides: tuple[Side, Side]) -> None:
+    """Those without bytes need no room in the window, and who asks is offered them before what nobody has read."""
+    one, other = pair(sides)
+    ahead: list[dict[str, object]] = []
+    came = threading.Event()
+
+    def take(frame: Frame) -> bool:
+        if "signal" not in frame.head:
+            return False
+        ahead.append(frame.head)
+        came.set()
+        return True
+
+    other.ahead(take)
+    one.write(bytes(WINDOW))
+    one.write(head={"signal": "INT"})
+    one.write(head={"size": [1, 2]})
+    one.end()
+    assert came.wait(5)
+    assert ahead == [{"signal": "INT"}]
+    heads = [frame.head for frame in iter(other.read, None)]
+    assert heads == [{}] * (WINDOW // PIECE) + [{"size": [1, 2]}]
+
+
+def test_the_first_frame_has_to_come_in_time() -> None:
+    """Also from who sends a byte now and then."""
+    one, other = socket.socketpair()
+    one.sendall(b"\0\0")
+    began = time.monotonic()
+    with pytest.raises(CutOffError):
+        OwnStream(other).first(0.3)
+    assert time.monotonic() - began < 2
     one.close()
     other.close()
