@@ -30,6 +30,8 @@ USERS_FILE = "users"
 #: Requests under way at once, and such that may wait for something to happen, as a reader of a log does.
 _REQUESTS_AT_ONCE, _WAITS_AT_ONCE = 256, 1024
 _EVENTS_WAITING = 1000
+#: Open at once for one server: each is a few threads and files here.
+_STREAMS_MAX = 512
 #: A runner that does not answer itself within this time is not well.
 _ANSWER_S = 10.0
 
@@ -223,6 +225,8 @@ class Connection:
 
         def opened() -> tuple[dict[str, Any], bytes]:
             nonlocal serve
+            if self._streams.count > _STREAMS_MAX:
+                raise RefusedError("busy", "{} streams to this host are open already".format(_STREAMS_MAX))
             head, serve = self._service.open(self.peer, frame.head)
             return head, b""
 

@@ -50,7 +50,7 @@ def answers_json(act: Callable[[Asked], Any]) -> Callable[[Request], Any]:
             asked = Asked(request, await _body(request))
             return JSONResponse(await run_in_threadpool(act, asked))
         except Exception as error:
-            return JSONResponse(_as_pool_error(error, request).to_json(), status_code=400)
+            return JSONResponse(as_pool_error(error, _what(request)).to_json(), status_code=400)
 
     return endpoint
 
@@ -62,14 +62,14 @@ def answers_stream(act: Callable[[Asked], Iterator[Frame]]) -> Callable[[Request
         try:
             asked = Asked(request, await _body(request))
         except Exception as error:
-            return JSONResponse(_as_pool_error(error, request).to_json(), status_code=400)
+            return JSONResponse(as_pool_error(error, _what(request)).to_json(), status_code=400)
 
         def sent() -> Iterator[bytes]:
             try:
                 for frame in act(asked):
                     yield frames.encode(frame, local=True)
             except Exception as error:
-                yield frames.encode(event({"error": _as_pool_error(error, request).to_json()}), local=True)
+                yield frames.encode(event({"error": as_pool_error(error, _what(request)).to_json()}), local=True)
 
         return StreamingResponse(sent(), media_type="application/octet-stream")
 
@@ -81,11 +81,16 @@ def event(head: dict[str, Any], body: bytes = b"") -> Frame:
     return Frame(frames.EVENT, 0, head, body)
 
 
-def _as_pool_error(error: Exception, request: Request) -> PoolError:
+def as_pool_error(error: Exception, what: str) -> PoolError:
+    """The error itself, or what says that `what` met a bug; that goes to the log."""
     if isinstance(error, PoolError):
         return error
-    _log.error("%s %s", request.method, request.url.path, exc_info=error)
+    _log.error("%s", what, exc_info=error)
     return PoolError(f"the server stumbled: {error!r}", hint="see server.log in the state folder")
+
+
+def _what(request: Request) -> str:
+    return f"{request.method} {request.url.path}"
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -8,7 +8,8 @@ because uvicorn hands over connections that ask for that; nothing else of it is 
 from __future__ import annotations
 
 import asyncio
-import logging
+import collections
+import contextlib
 import os
 import socket
 import threading
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import paramiko
 
-from pool.errors import InputError, PoolError
+from pool.errors import ConflictError, InputError
 from pool.lifecycle.ports import open_port
 from pool.lifecycle.streams import open_copy, open_stream, own_run, running_job
 from pool.runner import frames
 from pool.runner.carry import join
 from pool.runner.frames import Frame
 from pool.runner.streams import OwnStream, StreamError
-from pool.server.endpoint import event
+from pool.server.endpoint import as_pool_error, event
 from pool.server.follow import followed
 from pool.server.peer import login_name, peer_uid
 from pool.ssh import inbound
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     #: `open(user, head)`: the head of the answer, and what serves the stream then. PoolError.
     Opener = Callable[[str, dict[str, Any]], tuple[dict[str, Any], Serve]]
 
-_log = logging.getLogger(__name__)
+#: What a command may take to say what it wants.
+_FIRST_S = 30.0
+#: Open streams of one user at once: each is a few threads here and on a host.
+_USER_MAX = 256
 
 _UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
@@ -92,7 +96,7 @@ def _say_all(own: OwnStream, said: Iterator[Frame]) -> None:
     except StreamError:
         raise
     except Exception as error:
-        own.say(event({"error": _as_pool_error(error).to_json()}))
+        own.say(event({"error": as_pool_error(error, "a stream").to_json()}))
 
 
 def _joined(opened: tuple[dict[str, Any], Stream]) -> tuple[dict[str, Any], Serve]:
@@ -102,6 +106,8 @@ def _joined(opened: tuple[dict[str, Any], Stream]) -> tuple[dict[str, Any], Serv
 
 def streams_protocol(openers: dict[str, Opener]) -> type[asyncio.Protocol]:
     """What takes over a connection that was upgraded, with the verbs that it may ask for."""
+
+    counted = _Counted()
 
     class StreamsProtocol(asyncio.Protocol):
         def __init__(self, **_: Any) -> None:
@@ -118,40 +124,64 @@ def streams_protocol(openers: dict[str, Opener]) -> type[asyncio.Protocol]:
 
         def connection_lost(self, _: Exception | None) -> None:
             if self._taken is not None:
-                threading.Thread(target=_serve, args=(self._taken, openers), name="stream", daemon=True).start()
+                threading.Thread(
+                    target=_serve, args=(self._taken, openers, counted), name="stream", daemon=True
+                ).start()
 
     return StreamsProtocol
 
 
-def _serve(link: socket.socket, openers: dict[str, Opener]) -> None:
+class _Counted:
+    """How many streams each user has open."""
+
+    def __init__(self) -> None:
+        self._using = threading.Lock()
+        self._open: collections.Counter[int] = collections.Counter()
+
+    @contextlib.contextmanager
+    def one(self, uid: int) -> Iterator[bool]:
+        """One more, for as long as this lasts; False where these are too many."""
+        with self._using:
+            self._open[uid] += 1
+            fits = self._open[uid] <= _USER_MAX
+        try:
+            yield fits
+        finally:
+            with self._using:
+                self._open[uid] -= 1
+                self._open += collections.Counter()  # keeps who has any
+
+
+def _serve(link: socket.socket, openers: dict[str, Opener], counted: _Counted) -> None:
     """One stream, from its opening to its end."""
     link.setblocking(True)
     own = OwnStream(link)
     try:
-        link.sendall(_UPGRADED)
-        asked = own.first()
-        try:
-            head, serve = _open(link, openers, asked)
-        except Exception as error:
-            own.say(Frame(frames.ERROR, 0, _as_pool_error(error).to_json()))
-            return
-        own.say(Frame(frames.REPLY, 0, head))
-        serve(own)
+        uid = peer_uid(link)
+        with counted.one(uid) as fits:
+            link.sendall(_UPGRADED)
+            asked = own.first(_FIRST_S)
+            try:
+                if not fits:
+                    raise ConflictError(
+                        f"{login_name(uid)} has {_USER_MAX} connections to runs already",
+                        hint="end a pool attach, pool logs -f or pool ssh, or what uses a forwarded port",
+                        cause="busy",
+                    )
+                head, serve = _open(uid, openers, asked)
+            except Exception as error:
+                own.say(Frame(frames.ERROR, 0, as_pool_error(error, "a stream").to_json()))
+                return
+            own.say(Frame(frames.REPLY, 0, head))
+            serve(own)
     except (StreamError, OSError):
         pass  # the command has gone
     finally:
         own.close()
 
 
-def _open(link: socket.socket, openers: dict[str, Opener], asked: Frame) -> tuple[dict[str, Any], Serve]:
+def _open(uid: int, openers: dict[str, Opener], asked: Frame) -> tuple[dict[str, Any], Serve]:
     opener = openers.get(str(asked.head.get("verb")))
     if asked.kind != frames.OPEN or opener is None:
         raise InputError(f"there is no stream {asked.head.get('verb')!r}", hint="is the server of the same version?")
-    return opener(login_name(peer_uid(link)), asked.head)
-
-
-def _as_pool_error(error: Exception) -> PoolError:
-    if isinstance(error, PoolError):
-        return error
-    _log.error("opening a stream", exc_info=error)
-    return PoolError(f"the server stumbled: {error!r}", hint="see server.log in the state folder")
+    return opener(login_name(uid), asked.head)

@@ -5,16 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pool.runner.streams import StreamError
 from tests.runner_host import Bridge, RefusalError, RunnerHost, until
 from tests.shells import Said, said, size
+
+#: Writes its port into a file, and takes far more connections than it may get.
+MANY = """
+import os, socket
+listener = socket.create_server(("127.0.0.1", 0), backlog=999)
+with open("part", "w") as file:
+    file.write(str(listener.getsockname()[1]))
+os.rename("part", "port")
+held = [listener.accept()[0] for _ in range(600)]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +194,29 @@ def test_what_cannot_be_entered_says_why(host: RunnerHost, bridge: Bridge, job: 
     with pytest.raises(RefusalError, match="has ended") as refusal:
         bridge.open("shell", job=other)
     assert refusal.value.cause == "ended"
+
+
+def test_no_more_streams_than_a_host_can_bear(host: RunnerHost, bridge: Bridge) -> None:
+    """One server opens so many; the next is refused in words, and taken as soon as one is closed."""
+    name = f"sh-{uuid.uuid4().hex[:12]}"
+    bridge.run(name, f"ulimit -n 2000\nexec {sys.executable} - <<'END'\n{MANY}\nEND")
+    theirs = host.connect()
+    said_of = Path(host.path(name, "work"), "port")
+    until(said_of.exists, "its port")
+    port = int(said_of.read_text())
+    opened = [theirs.open("port", job=name, port=port) for _ in range(512)]
+    with pytest.raises(RefusalError, match="512 streams"):
+        theirs.open("port", job=name, port=port)
+    opened.pop().close("enough")
+    until(lambda: _opens(theirs, name, port), "room for another one")
+    theirs.close()
+    bridge.ask("stop", job=name, abort=True)
+    bridge.end_of(name)
+
+
+def _opens(bridge: Bridge, job: str, port: int) -> bool:
+    try:
+        bridge.open("port", job=job, port=port)
+    except RefusalError:
+        return False
+    return True

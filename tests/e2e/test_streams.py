@@ -6,12 +6,14 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from pool.client import Client
 from pool.errors import ConflictError, NotFoundError, RunnerError
+from pool.runner.frames import Frame
 from pool.runner.streams import OwnStream
 from tests.conftest import Cli
 from tests.e2e.test_run import Write, until, write  # noqa: F401 - a fixture
@@ -88,3 +90,30 @@ def test_a_port_of_a_job(ready: Cli, write: Write, client: Client) -> None:  # n
         ready("stop", "echo-1", "--abort")
     with pytest.raises(ConflictError, match="has ended"):
         client.open("port", run="echo-1", rank=0, port=port, attached=True)
+
+
+def test_a_user_has_so_many_and_no_more(ready: Cli, write: Write, client: Client) -> None:  # noqa: F811
+    """The next is refused in words; when some have gone, there is room again, also for whoever sends strange heads."""
+    folder = write("python3 echo.py")
+    Path(folder, "echo.py").write_text(ECHO, encoding="ascii")
+    port = started(ready, folder, "echo-2")
+    opened: list[OwnStream] = []
+    try:
+        with pytest.raises(ConflictError, match="has 256 connections to runs"):
+            for _ in range(300):
+                opened.append(client.open("port", run="echo-2", rank=0, port=port, attached=True)[1])
+        assert len(opened) == 256
+        for stream in opened:
+            stream.write(b"x", {"body": 1, "self": 2})
+        assert all((stream.read() or Frame(0, 0, {})).body == b"x" for stream in opened)
+        for stream in opened:
+            stream.socket.close()
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                client.open("port", run="echo-2", rank=0, port=port, attached=True)[1].close()
+                break
+            except ConflictError:
+                assert time.monotonic() < deadline
+    finally:
+        ready("stop", "echo-2", "--abort")
