@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 from pool.runner import processes
 from pool.runner.jobs import JobFolder
@@ -32,13 +32,14 @@ class _Socket(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a job's port is: in the network of `process` (of `processes.identity`), at one of the addresses.
+    """Where a job's port is: in `network`, that of `process` (of `processes.identity`), at one of the addresses.
 
     `held` are the links in /proc by which processes have the sockets that listen: while they have, they listen. To ask
     the kernel who listens takes it 5 ms on a large machine.
     """
 
     process: dict[str, Any]
+    network: str
     addresses: list[str]
     held: dict[str, str]
 
@@ -74,14 +75,14 @@ class Ports:
         place = self._place(folder, port)
         if place is None:
             return None
-        return _connected(int(place.process["pid"]), place.addresses, port)
+        return _connected(place, port)
 
     def _is_taken(self, folder: JobFolder, port: int) -> bool:
         """True when something listens on `port` of this host's own network and the job is in that network alone."""
         if not _listening(os.getpid(), port):
             return False
         ours = _network(os.getpid())
-        return all(_network(pid) in (ours, "") for pid in _pids(folder))
+        return all(_network(pid) in (ours, "") for pid in _processes_of(folder))
 
     def _place(self, folder: JobFolder, port: int) -> _Place | None:
         known = self._known.get((folder.job, port))
@@ -98,18 +99,17 @@ def _find(folder: JobFolder, port: int) -> _Place | None:
     """Among all processes of the job."""
     if folder.started is None or folder.exit is not None:
         return None
-    pids = _pids(folder)
+    pids = _processes_of(folder)
     ours = _network(os.getpid())
     networks = {_network(pid): pid for pid in pids}
     for network, pid in networks.items():
         sockets = _listening(pid, port)
         inodes = {each.inode for each in sockets}
         held = {path: inode for each in pids if inodes for path, inode in _held(each).items() if inode in inodes}
-        if network == ours:
-            sockets = [each for each in sockets if each.inode in held.values()]
-        if sockets:
-            addresses = [address for each in sockets for address in _reached_at(each.address)]
-            return _Place(processes.identity(pid), addresses, held)
+        others = [each for each in sockets if each.inode not in held.values()] if network == ours else []
+        addresses = _ways([each.address for each in sockets if each not in others], [each.address for each in others])
+        if addresses:
+            return _Place(processes.identity(pid), network, addresses, held)
     return None
 
 
@@ -126,7 +126,7 @@ def program_at(port: int) -> str | None:
     return None
 
 
-def _pids(folder: JobFolder) -> list[int]:
+def _processes_of(folder: JobFolder) -> list[int]:
     started = folder.started or {}
     return processes.of_job(folder.job, started.get("session"), started.get("supervisor"))
 
@@ -140,7 +140,12 @@ def _network(pid: int) -> str:
 
 def _listening(pid: int, port: int) -> list[_Socket]:
     """The sockets that listen on `port` in the network of `pid`."""
-    found, wanted = [], ":{:04X} ".format(port)
+    return [_Socket(_address(row[1])[0], row[9]) for row in _rows(pid, port) if row[3] == _LISTENS]
+
+
+def _rows(pid: int | str, port: int) -> Iterator[list[str]]:
+    """What the kernel says of each TCP socket at `port` in the network of `pid`, word by word."""
+    wanted = ":{:04X} ".format(port)
     for name in ("tcp", "tcp6"):
         try:
             with open("/proc/{}/net/{}".format(pid, name)) as file:
@@ -148,10 +153,13 @@ def _listening(pid: int, port: int) -> list[_Socket]:
         except OSError:
             continue
         for row in rows:
-            address, _, number = row[1].rpartition(":")
-            if row[3] == _LISTENS and wanted == ":{} ".format(number):
-                found.append(_Socket(_readable(address), row[9]))
-    return found
+            if row[1].endswith(wanted[:-1]):
+                yield row
+
+
+def _address(hexadecimal: str) -> tuple[str, int]:
+    address, _, port = hexadecimal.rpartition(":")
+    return _readable(address), int(port, 16)
 
 
 def _readable(hexadecimal: str) -> str:
@@ -161,13 +169,22 @@ def _readable(hexadecimal: str) -> str:
     return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, raw)
 
 
-def _reached_at(address: str) -> list[str]:
-    """Where to connect to what listens on `address`; what takes every IPv6 one mostly takes IPv4 as well."""
-    if address == "::":
-        return ["127.0.0.1", "::1"]
-    if address.startswith("::ffff:"):
-        address = address[len("::ffff:") :]
-    return ["127.0.0.1"] if address == "0.0.0.0" else [address]
+def _ways(theirs: list[str], others: list[str]) -> list[str]:
+    """Where to connect to what of the job listens at `theirs`, and never come to what listens at `others`.
+
+    What takes every IPv6 address mostly takes IPv4 as well, and may be all there is where the host has no ::1.
+    """
+    found = []
+    for address in map(_plain, theirs):
+        found.append({"::": "::1", "0.0.0.0": "127.0.0.1"}.get(address, address))
+    if "::" in theirs and not any("." in _plain(other) for other in others):
+        found.append("127.0.0.1")
+    return found
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address that a socket for IPv6 has, as itself."""
+    return address[len("::ffff:") :] if address.startswith("::ffff:") else address
 
 
 def _held(pid: int) -> dict[str, str]:
@@ -191,24 +208,26 @@ def _leads(path: str, inode: str) -> bool:
         return False
 
 
-def _connected(pid: int, addresses: list[str], port: int) -> socket.socket:
-    """A connection from within the network of `pid`; a socket stays in the network that it was made in."""
-    if _network(pid) == _network(os.getpid()):
-        return _connect(addresses, port)
+def _connected(place: _Place, port: int) -> socket.socket:
+    """A connection from within the network of `place`; a socket stays in the network that it was made in."""
+    if place.network == _network(os.getpid()):
+        return _connect(place.addresses, port)
     made: list[socket.socket] = []
     failed: list[OSError] = []
 
     def enter() -> None:
         try:
-            network = os.open("/proc/{}/ns/net".format(pid), os.O_RDONLY | os.O_CLOEXEC)
+            network = os.open("/proc/{}/ns/net".format(place.process["pid"]), os.O_RDONLY | os.O_CLOEXEC)
             try:
+                if os.readlink("/proc/self/fd/{}".format(network)) != place.network:  # the number is another's now
+                    raise ConnectionRefusedError("it has ended")
                 libc = ctypes.CDLL(None, use_errno=True)
                 if libc.setns(network, _CLONE_NEWNET) != 0:
                     number = ctypes.get_errno()
                     raise OSError(number, os.strerror(number))
             finally:
                 os.close(network)
-            made.append(_connect(addresses, port))
+            made.append(_connect(place.addresses, port))
         except OSError as error:
             failed.append(error)
 

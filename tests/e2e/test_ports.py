@@ -56,6 +56,18 @@ while True:
     link.sendall(os.environ["DSTACK_NODE_RANK"].encode())
     link.close()
 """
+#: Listens on IPv6 alone and says "the job".
+SIX = """
+import socket, sys
+listener = socket.socket(socket.AF_INET6)
+listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+listener.bind(("::", int(sys.argv[1])))
+listener.listen()
+while True:
+    link = listener.accept()[0]
+    link.sendall(b"the job")
+    link.close()
+"""
 WEB = """
 import sys
 from websockets.sync.server import serve
@@ -191,6 +203,18 @@ def test_who_comes_before_the_job_listens_waits(begin: Begin, ready: Cli, tmp_pa
     with pytest.raises(ConnectionResetError):
         held.recv(1)
     assert begun.process.wait(20) == 7
+
+
+def test_the_job_alone_is_reached(begin: Begin) -> None:
+    """Not another program of the host that has the same port of IPv4, where the job has that of IPv6."""
+    port, local = free(), free()
+    with socket.create_server(("127.0.0.1", port)) as other:
+        other.settimeout(0.3)
+        begin("six", SIX, [f"{local}:{port}"], port).until("http")
+        for _ in range(3):
+            assert echoed(local, b"") == b"the job"
+        with pytest.raises(TimeoutError):
+            other.accept()
 
 
 def test_a_port_that_another_program_of_the_host_has(begin: Begin) -> None:
