@@ -4,14 +4,16 @@
     forwards.start(run, rank, say=print)       connections go through from now on
     forwards.close()
 
-A connection that comes before the job listens is held, its bytes untouched, and goes through once it does. What breaks
-on the way, the server and the link included, breaks the connection: the program here sees a reset, never an end.
+A connection that comes before the job listens is held, its bytes untouched, and goes through once it does, unless the
+program here has given it up by then: what that has sent does not come to the job late. What breaks on the way, the
+server and the link included, breaks the connection: the program here sees a reset, never an end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import threading
 import time
@@ -19,7 +21,7 @@ import time
 from pool.client import Client
 from pool.errors import ConflictError, PoolError, RunnerError, ServerError, UnreachableError
 from pool.runner.carry import carry, cut
-from pool.runner.ports import program_at
+from pool.runner.ports import is_held, program_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class _Forward:
         with self._changed:
             self._open += 1
         try:
-            stream = self._reach()
+            stream = self._reach(sock)
             if stream is not None:
                 carry(stream, sock)
             else:
@@ -123,17 +125,20 @@ class _Forward:
                 self._open -= 1
                 self._changed.notify_all()
 
-    def _reach(self) -> OwnStream | None:
-        """A stream to the port, as soon as the job listens there; None when it is not going to."""
+    def _reach(self, sock: socket.socket) -> OwnStream | None:
+        """A stream to the port, as soon as the job listens there; None when it is not going to, or `sock` has gone."""
         while True:
             try:
                 return Client(start=False).open("port", run=self._run["id"], **self._head)[1]
             except PoolError as error:
-                if not _may_come(error) or not self._hold():
+                if error.details.get("cause") == "busy":
+                    with self._changed:
+                        self._say("busy", f"pool: {error.message}")
+                if not _may_come(error) or not self._hold(sock):
                     return None
 
-    def _hold(self) -> bool:
-        """Wait until the job listens; False when it has ended, or too many wait."""
+    def _hold(self, sock: socket.socket) -> bool:
+        """Wait until the job listens; False when it has ended, too many wait, or nobody has the other end of `sock`."""
         with self._changed:
             if self._held >= _HELD_MAX or self._closed:
                 return False
@@ -143,9 +148,15 @@ class _Forward:
             self._changed.notify_all()
             self._say("waits", f"pool: waiting for {self._words()}")
             self._held += 1
-            self._changed.wait_for(lambda: self._closed or self._state in ("listens", "ended"))
-            self._held -= 1
-            return not self._closed and self._state == "listens"
+        try:
+            while not _given_up(sock):
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._closed or self._state in ("listens", "ended"), _PAUSE_S):
+                        return not self._closed and self._state == "listens" and not _given_up(sock)
+            return False
+        finally:
+            with self._changed:
+                self._held -= 1
 
     def _watch(self) -> None:
         """Ask whether the job listens, until it does, and again when a connection found that it does not."""
@@ -188,6 +199,14 @@ class _Forward:
     def _words(self) -> str:
         rank = f"rank {self._rank} of " if self._run["nodes"] > 1 else ""
         return f"port {self._port} of {rank}{self._run['name']}"
+
+
+def _given_up(sock: socket.socket) -> bool:
+    """True when the program at the other end has closed it, or has gone; not while it only has no more to say."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    seen = sum(flags for _, flags in poll.poll(0))
+    return bool(seen & (select.POLLERR | select.POLLHUP) or (seen & select.POLLRDHUP and not is_held(sock)))
 
 
 def _may_come(error: PoolError) -> bool:

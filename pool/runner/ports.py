@@ -126,6 +126,18 @@ def program_at(port: int) -> str | None:
     return None
 
 
+def is_held(link: socket.socket) -> bool:
+    """Whether a program of this machine still has the other end of `link`, a TCP connection within it.
+
+    A program that has closed it for good looks from here like one that only has no more to say.
+    """
+    theirs, ours = link.getpeername(), link.getsockname()
+    for row in _rows("self", theirs[1]):
+        if (_address(row[1]), _address(row[2])) == (theirs, ours):
+            return row[9] != "0"  # which the kernel says of what is closed and lingers
+    return False
+
+
 def _processes_of(folder: JobFolder) -> list[int]:
     started = folder.started or {}
     return processes.of_job(folder.job, started.get("session"), started.get("supervisor"))

@@ -56,6 +56,24 @@ while True:
     link.sendall(os.environ["DSTACK_NODE_RANK"].encode())
     link.close()
 """
+#: Never reads, and says what becomes of who connects.
+DEAF = """
+import select, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=200)
+links = select.poll()
+links.register(listener, select.POLLIN)
+held = {}
+while True:
+    for number, seen in links.poll():
+        if number == listener.fileno():
+            link = listener.accept()[0]
+            held[link.fileno()] = link
+            links.register(link, select.POLLRDHUP)
+            print("came", flush=True)
+        else:
+            print("reset" if seen & select.POLLERR else "ended", flush=True)
+            links.unregister(number)
+"""
 #: Listens on IPv6 alone and says "the job".
 SIX = """
 import socket, sys
@@ -203,6 +221,64 @@ def test_who_comes_before_the_job_listens_waits(begin: Begin, ready: Cli, tmp_pa
     with pytest.raises(ConnectionResetError):
         held.recv(1)
     assert begun.process.wait(20) == 7
+
+
+def test_who_has_given_up_does_not_come_late(begin: Begin, ready: Cli, tmp_path: Path) -> None:
+    """What it had sent is not sent to the job; who has said all and waits for the answer is not taken for such."""
+    port, local = free(), free()
+    begun = begin("late-2", ECHO, [f"{local}:{port}"], port, tmp_path / "open", "late")
+    until(ready, "late-2", "running")
+    for _ in range(15):
+        with socket.create_connection(("127.0.0.1", local)) as link:
+            link.sendall(b"an old order")
+    waits = socket.create_connection(("127.0.0.1", local), timeout=30)
+    waits.sendall(b"patient")
+    waits.shutdown(socket.SHUT_WR)
+    begun.until("waiting for")
+    time.sleep(2.5)
+    (tmp_path / "open").touch()
+    with waits:
+        assert b"".join(iter(lambda: waits.recv(100), b"")) == b"patient"
+    time.sleep(0.5)
+    begun.written("whole 7")
+    assert "".join(begun.output).count("whole") == 1
+    assert "broken" not in "".join(begun.output)
+
+
+def test_who_goes_is_missed_by_a_job_that_reads_nothing(begin: Begin, ready: Cli) -> None:
+    """Programs here that sent more than anybody takes: the job sees the end of each once `pool attach` has gone."""
+    port, local = free(), free()
+    begun = begin("deaf", DEAF, [f"{free()}:{port}"], port)
+    until(ready, "deaf", "running")
+    attached = Attached(ready.start("attach", "deaf", "-p", f"{local}:{port}"))
+    attached.until(f"http://127.0.0.1:{local} ->")
+    threads = []
+    for _ in range(5):
+        link = socket.create_connection(("127.0.0.1", local))
+        threads.append(threading.Thread(target=lambda link=link: flood(link), daemon=True))
+        threads[-1].start()
+    deadline = time.monotonic() + 20
+    while "".join(begun.output).count("came") < 5:
+        assert time.monotonic() < deadline, begun.output
+        time.sleep(0.05)
+    time.sleep(1)
+    attached.process.kill()
+    attached.process.wait()
+    deadline = time.monotonic() + 10
+    while "".join(begun.output).count("reset") < 5:
+        assert time.monotonic() < deadline, begun.output
+        time.sleep(0.05)
+    assert "ended" not in "".join(begun.output)
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def flood(link: socket.socket) -> None:
+    """Until nobody is there to take it."""
+    with contextlib.suppress(OSError):
+        while True:
+            link.sendall(bytes(1 << 20))
 
 
 def test_the_job_alone_is_reached(begin: Begin) -> None:
