@@ -81,8 +81,8 @@ class Ports:
         """True when something listens on `port` of this host's own network and the job is in that network alone."""
         if not _listening(os.getpid(), port):
             return False
-        ours = _network(os.getpid())
-        return all(_network(pid) in (ours, "") for pid in _processes_of(folder))
+        networks = {_network(pid) for pid in _processes_of(folder)} - {""}
+        return networks == {_network(os.getpid())}  # a container that has yet to start is in none
 
     def _place(self, folder: JobFolder, port: int) -> _Place | None:
         known = self._known.get((folder.job, port))
