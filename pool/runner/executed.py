@@ -115,6 +115,10 @@ class Executed:
                 time.sleep(0.02)
         return self._leader
 
+    def drop(self) -> None:
+        """As of shell.Program: the engine keeps the process."""
+        self.close()
+
     def close(self) -> None:
         """As of shell.Program."""
         with contextlib.suppress(OSError):
