@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Program(Protocol):
-        """One that runs, on a terminal or on pipes: `entered.Entered` or `executed.Executed`."""
+        """One that runs, on a terminal or on pipes; in process_shell.py and container_shell.py."""
 
         def output(self) -> Iterator[tuple[int, bytes]]:
             """`(fd, bytes)` as they come, until it has ended."""

@@ -6,10 +6,10 @@ import shlex
 from typing import TYPE_CHECKING, Any, Callable
 
 from pool.runner import open_shells, shell
-from pool.runner.entered import Entered
 from pool.runner.jobs import EXITED, RUNNING, JobFolder
 from pool.runner.ledger import RefusedError
 from pool.runner.peer import Owners, Peer
+from pool.runner.process_shell import ProcessShell
 from pool.runner.streams import Stream
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class ShellVerbs:
     def _program(self, folder: JobFolder, line: str, tty: dict[str, Any] | None) -> Program:
         spec = folder.spec
         if "container" not in spec:
-            return Entered(self._state, folder.job, ["-c", line] if line else [], tty)
-        from pool.runner.executed import Executed
+            return ProcessShell(self._state, folder.job, ["-c", line] if line else [], tty)
+        from pool.runner.container_shell import ContainerShell
 
         shells = (spec["container"]["config"].get("Entrypoint") or [])[4:] if spec["container"]["terminal"] else []
-        return Executed(folder.job, ["sh", "-c", _IN_IMAGE, "pool", line, *(shells or ["bash", "sh"])], tty)
+        return ContainerShell(folder.job, ["sh", "-c", _IN_IMAGE, "pool", line, *(shells or ["bash", "sh"])], tty)

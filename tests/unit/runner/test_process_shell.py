@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pool.runner import entered
-from pool.runner.entered import Entered
+from pool.runner import process_shell
 from pool.runner.ledger import RefusedError
+from pool.runner.process_shell import ProcessShell
 
 #: Stands for the runner's program: enters nothing, and becomes a shell.
 _ENTERS = """
@@ -41,9 +41,9 @@ def files() -> Iterator[tuple[int, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
-def opened(*words: str, tty: bool = False) -> Entered:
+def opened(*words: str, tty: bool = False) -> ProcessShell:
     """One of a job that nothing else is of."""
-    return Entered("/nowhere", "unit-process-shell", list(words), {"rows": 24, "cols": 80} if tty else None)
+    return ProcessShell("/nowhere", "unit-process-shell", list(words), {"rows": 24, "cols": 80} if tty else None)
 
 
 def fds() -> list[str]:
@@ -100,7 +100,7 @@ def test_where_no_more_files_can_be_opened(files: tuple[int, int], tty: bool) ->
 def test_what_hangs_on_the_way_in_is_given_up(program: Path, monkeypatch: pytest.MonkeyPatch, tty: bool) -> None:
     """With a word of what it may be, and nothing is left of it."""
     program.write_text("import signal; signal.pause()", encoding="ascii")
-    monkeypatch.setattr(entered, "_OPENS_S", 0.3)
+    monkeypatch.setattr(process_shell, "_OPENS_S", 0.3)
     before = fds()
     with pytest.raises(RefusedError, match="does a file system of the job hang"):
         opened(tty=tty)

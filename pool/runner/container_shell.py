@@ -22,7 +22,7 @@ _TELLS_S = 10.0
 _CANNOT = 126
 
 
-class Executed:
+class ContainerShell:
     """As `shell.Program` says."""
 
     def __init__(self, job: str, words: list[str], tty: dict[str, Any] | None) -> None:

@@ -23,7 +23,7 @@ _END_OF_INPUT = b"\x04"
 _OPENS_S = 20.0
 
 
-class Entered:
+class ProcessShell:
     """As `shell.Program` says."""
 
     def __init__(self, state: str, job: str, words: list[str], tty: dict[str, Any] | None) -> None:
