@@ -395,6 +395,24 @@ def test_who_goes_away_takes_the_program_inside_along(bench: Bench, tty: dict[st
     bench.until_free()
 
 
+def test_the_next_runner_hangs_up_inside_too(bench: Bench) -> None:
+    """On the shells that were open when the one before it was killed."""
+    bench.start(_STAYS)
+    bench.until_logged(b"begun\n")
+    before = len(bench.host.alive(bench.job))
+    line = "trap '' HUP; echo on; while :; do sleep 0.1; done"
+    shell = Said(bench.bridge.open("shell", job=bench.job, argv=[line]))
+    shell.until(b"on")
+    until(lambda: os.listdir(bench.host.path(bench.job, "shells")), "a shell that is noted")
+    bench.host.kill_runner()
+    assert len(bench.host.alive(bench.job)) > before
+    bench.bridge = bench.host.connect()
+    until(lambda: len(bench.host.alive(bench.job)) <= before, "the end of the shell")
+    bench.write("go")
+    assert bench.bridge.end_of(bench.job)["exit_code"] == 0
+    bench.until_free()
+
+
 def test_files_of_a_container_that_has_ended(bench: Bench, tmp_path: Path) -> None:
     """Its folder is left: read and written there, and no link leads out of it."""
     bench.start("mkdir made; echo file > made/file; ln -s /etc/hostname out; ln -s made/file in; chmod 600 made/file")

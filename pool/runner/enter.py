@@ -39,7 +39,7 @@ def _enter(folder: JobFolder, words: list[str]) -> None:
     if not started or folder.exit is not None:
         raise ProcessLookupError("job {} does not run".format(folder.job))
     leader, supervisor = started["session"], int(started["supervisor"]["pid"])
-    env = _environment(folder.job, leader)
+    env = _environment(folder.job, leader, spec["uid"])
     pid = int(leader["pid"])
     _take_limits(pid if processes.alive(leader) else supervisor)
     if processes.is_in(supervisor, "/" + processes.unit(folder.job)):
@@ -58,11 +58,14 @@ def _enter(folder: JobFolder, words: list[str]) -> None:
     os.execve(spec["argv"][0], [spec["argv"][0], *words], env)
 
 
-def _environment(job: str, leader: dict[str, Any]) -> dict[bytes, bytes]:
-    """That of the job's first process; of another one where that has given the job's mark away."""
+def _environment(job: str, leader: dict[str, Any], uid: int) -> dict[bytes, bytes]:
+    """That of the job's first process; of another one of its user where that has given the job's mark away.
+
+    Anybody's process may carry the mark.
+    """
     deadline = time.monotonic() + _BECOMES_S
     while True:
-        others = processes.of_job(job, leader)  # not ourselves
+        others = [pid for pid in processes.of_job(job, leader) if processes.uid(pid) == uid]
         for pid in [int(leader["pid"]), *others] if processes.alive(leader) else others:
             env = processes.environment(pid)
             if env.get(processes.MARK.encode()) == job.encode() and not _is_entering(pid):

@@ -7,6 +7,7 @@
       started     made once, before exec: a job starts at most once         written by the supervisor
       log         stdout and stderr as they came, the truth about output    written by the supervisor
       active      when somebody was last connected, where that matters      written by supervisor and daemon
+      shells/     of the shells that are open now, their processes          written by the daemon
       stop        the asked stop: {"grace_s", "abort"}                      written by the daemon
       exit.json   how it ended; whole or absent                             written by the supervisor, else the daemon
       exit.tmp    room for it, so that a full disk cannot lose it           written by prepare

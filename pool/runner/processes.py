@@ -54,6 +54,14 @@ def alive(who: dict[str, Any] | None) -> bool:
     return fields is not None and fields[0] not in "ZX" and fields[19] == who["start"]
 
 
+def uid(pid: int) -> int | None:
+    """Whose it is, as it was started; None of one that has gone."""
+    for line in _read("/proc/{}/status".format(pid)).splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
+
+
 def parent(pid: int) -> int:
     """The pid of its parent; 0 of one that has gone."""
     fields = _stat(pid)

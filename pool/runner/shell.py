@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Program(Protocol):
-        """One that runs, on a terminal or on pipes: `entered.Entered` or `executed.Executed`."""
+        """One that runs, on a terminal or on pipes; in process_shell.py and container_shell.py."""
 
         def output(self) -> Iterator[tuple[int, bytes]]:
             """`(fd, bytes)` as they come, until it has ended."""
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
         def leader(self) -> dict[str, Any] | None:
             """The identity of its process, which leads a session; None when that is not known."""
 
+        def drop(self) -> None:
+            """End it, or at least what this process holds of it, by what is at hand: without opening a file."""
+
         def close(self) -> None:
             """Let go of it, ended or not."""
 
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
 _SIGNALS = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "KILL")
 #: Between SIGHUP and SIGKILL.
 _GRACE_S = 2.0
+#: Between two tries to find what is left, where there is no file descriptor for it.
+_AGAIN_S = 0.2
 
 
 def serve(stream: Stream, program: Program) -> None:
@@ -144,9 +149,20 @@ def _signal(program: Program, number: int) -> None:
 
 
 def _hang_up(program: Program) -> None:
-    leader = program.leader()
-    if leader is None:
-        return
+    """SIGHUP to its session, and SIGKILL to what is left; where no file can be opened to find it, until one can."""
+    while True:
+        try:
+            leader = program.leader()
+            if leader is not None:
+                hang_up(leader)
+            return
+        except OSError:
+            program.drop()  # frees what it holds here, which may be what is missing
+            time.sleep(_AGAIN_S)
+
+
+def hang_up(leader: dict[str, Any]) -> None:
+    """As sshd does when a client has gone, to the session of that process. OSError where no file can be opened."""
     left = processes.of_session(leader)
     processes.send(left, signal.SIGHUP)
     processes.send(left, signal.SIGCONT)  # what is stopped hears it, too

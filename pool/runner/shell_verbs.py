@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Callable
 
-from pool.runner import shell
-from pool.runner.entered import Entered
+from pool.runner import open_shells, shell
 from pool.runner.jobs import EXITED, RUNNING, JobFolder
 from pool.runner.ledger import RefusedError
 from pool.runner.peer import Owners, Peer
+from pool.runner.process_shell import ProcessShell
 from pool.runner.streams import Stream
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ class ShellVerbs:
     """One method a verb."""
 
     def __init__(self, state: str, owners: Owners) -> None:
+        """Also hangs up on shells that a runner before this one has left."""
         self._state, self._owners = state, owners
+        open_shells.hang_up_left(state)
 
     def open_shell(self, peer: Peer, head: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Stream], None]]:
         """The job's shell, inside of the running job, and what it has to do: `argv`, one word that is a line for it, or
@@ -45,13 +47,18 @@ class ShellVerbs:
         words = [str(word) for word in head.get("argv") or ()]
         line = words[0] if len(words) == 1 else " ".join(map(shlex.quote, words))
         program = self._program(folder, line, head.get("tty"))
-        return {}, lambda stream: shell.serve(stream, program)
+
+        def serve(stream: Stream) -> None:
+            with open_shells.noted(folder, program):
+                shell.serve(stream, program)
+
+        return {}, serve
 
     def _program(self, folder: JobFolder, line: str, tty: dict[str, Any] | None) -> Program:
         spec = folder.spec
         if "container" not in spec:
-            return Entered(self._state, folder.job, ["-c", line] if line else [], tty)
-        from pool.runner.executed import Executed
+            return ProcessShell(self._state, folder.job, ["-c", line] if line else [], tty)
+        from pool.runner.container_shell import ContainerShell
 
         shells = (spec["container"]["config"].get("Entrypoint") or [])[4:] if spec["container"]["terminal"] else []
-        return Executed(folder.job, ["sh", "-c", _IN_IMAGE, "pool", line, *(shells or ["bash", "sh"])], tty)
+        return ContainerShell(folder.job, ["sh", "-c", _IN_IMAGE, "pool", line, *(shells or ["bash", "sh"])], tty)

@@ -12,9 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from pool.runner import processes
 from tests.conftest import Cli
 from tests.e2e.test_run import Write, until, write  # noqa: F401 - a fixture
 from tests.e2e.test_streams import ECHO, started
+
+#: Listens on a port that it says, and takes no connection: there is no room for one more.
+DEAF = """import socket, time
+listener = socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen(0)
+port = listener.getsockname()[1]
+links = [socket.socket() for _ in range(3)]
+for link in links:
+    link.setblocking(False)
+    link.connect_ex(("127.0.0.1", port))
+print(port)
+time.sleep(1000)
+"""
 
 
 @pytest.fixture
@@ -165,6 +180,72 @@ def test_a_changed_key_is_refused(person: Cli, job: int) -> None:
     done = subprocess.run([*ssh, "inside", "true"], env=person.env, capture_output=True, timeout=60, check=False)
     assert done.returncode == 255
     assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
+
+
+def test_what_a_command_leaves_in_the_background_stays(person: Cli, job: int) -> None:
+    """An editor's server, say: the command's end is no hanging up, though ssh's own input is open still."""
+    line = "nohup sleep 1001 >/dev/null 2>&1 & echo $!"
+    argv = [*entered(person), "inside", line]
+    with subprocess.Popen(argv, env=person.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ssh:
+        assert ssh.stdout
+        pid = int(ssh.stdout.readline())
+        assert ssh.wait(30) == 0
+    time.sleep(3)  # longer than there is between SIGHUP and SIGKILL
+    assert lives(pid)
+
+
+def test_who_hangs_up_takes_the_command_along(person: Cli, job: int) -> None:
+    """With all that it has started."""
+    argv = [*entered(person), "inside", "echo $$; nohup sleep 1002 2>/dev/null"]
+    with subprocess.Popen(argv, env=person.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ssh:
+        assert ssh.stdout
+        pid = int(ssh.stdout.readline())
+        assert lives(pid)
+        ssh.kill()
+    wait(lambda: not lives(pid))
+
+
+def test_a_port_that_does_not_answer_holds_nobody_else_up(person: Cli, job: int, tmp_path: Path) -> None:
+    """Over the one connection of a ControlMaster; it is not reached, and that is told in the end."""
+    ssh = [*entered(person), "-o", f"ControlPath={tmp_path}/m"]
+    local = free_port()
+    argv = [*ssh, "-o", "ControlMaster=yes", "inside", f"python3 -uc '{DEAF}'"]
+    master = subprocess.Popen(argv, env=person.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        assert master.stdout
+        forward = f"127.0.0.1:{local}:localhost:{int(master.stdout.readline())}"
+        argv = [*ssh, "-O", "forward", "-L", forward, "inside"]
+        assert subprocess.run(argv, env=person.env, timeout=60, check=False).returncode == 0
+        links = [connected(local) for _ in range(3)]
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert subprocess.run([*ssh, "inside", "true"], env=person.env, timeout=60, check=False).returncode == 0
+        assert time.monotonic() - began < 5
+        for link in links:
+            link.settimeout(60)
+            assert link.recv(1) == b""
+            link.close()
+    finally:
+        ended(master)
+
+
+def test_a_terminal_of_ssh_has_the_size_of_the_person_s(person: Cli, job: int) -> None:
+    """From the start, and each time that it changes."""
+    typing = person.person_of(*entered(person), "-tt", "inside")
+    typing.setwinsize(33, 77)
+    typing.sendline("stty size")
+    typing.expect("33 77\r\n")
+    typing.setwinsize(44, 99)
+    typing.sendline("stty size")
+    typing.expect("44 99\r\n")
+    typing.sendline("exit 3")
+    typing.wait()
+    assert typing.exitstatus == 3
+
+
+def lives(pid: int) -> bool:
+    """True while it runs; the hosts of a lab are this one."""
+    return processes.alive(processes.identity(pid))
 
 
 def ended(ssh: subprocess.Popen[bytes]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pool.runner import processes
 from pool.runner.streams import StreamError
 from tests.runner_host import Bridge, RefusalError, RunnerHost, until
 from tests.shells import Said, said, size
@@ -169,6 +172,60 @@ def test_what_is_not_understood_ends_the_program(host: RunnerHost, bridge: Bridg
             pass
     stream.close()
     until(lambda: len(host.alive(job)) == 2, "the job alone")
+
+
+def test_a_runner_that_can_open_no_file_hangs_up_too(host: RunnerHost, bridge: Bridge, job: str) -> None:
+    """On the program at once, and on the rest of its session once it can find it."""
+    theirs = host.connect()
+    line = "nohup sleep 1000 >/dev/null 2>&1 & trap '' HUP; echo $$; while :; do sleep 0.1; done"
+    shell = Said(theirs.open("shell", job=job, argv=[line]))
+    shell.until(b"\n")
+    pid = int(shell.out[1])
+    runner = host.runner_pid()
+    limit = resource.prlimit(runner, resource.RLIMIT_NOFILE)
+    resource.prlimit(runner, resource.RLIMIT_NOFILE, (3, limit[1]))
+    theirs.process.kill()
+    until(lambda: pid not in host.alive(job), "the end of the shell")
+    resource.prlimit(runner, resource.RLIMIT_NOFILE, limit)
+    until(lambda: len(host.alive(job)) == 2, "the job alone")
+    theirs.close()
+
+
+def test_the_next_runner_hangs_up_on_what_a_killed_one_has_left(host: RunnerHost) -> None:
+    """Though deaf to SIGHUP and not on a terminal; not on what was left in the background before."""
+    theirs, job = host.connect(), f"sh-{uuid.uuid4().hex[:12]}"
+    theirs.run(job, "sleep 1000 & wait")
+    stays = int(said(theirs.open("shell", job=job, argv=["nohup sleep 1000 >/dev/null 2>&1 & echo $!"]))[1])
+    until(lambda: os.listdir(host.path(job, "shells")) == [], "no shell")
+    shell = Said(theirs.open("shell", job=job, argv=["trap '' HUP; echo $$; while :; do sleep 0.1; done"]))
+    shell.until(b"\n")
+    pid = int(shell.out[1])
+    until(lambda: len(os.listdir(host.path(job, "shells"))) == 1, "a shell that is noted")
+    host.kill_runner()
+    assert pid in host.alive(job)
+    again = host.connect()
+    until(lambda: pid not in host.alive(job), "the end of the shell")
+    assert stays in host.alive(job)
+    assert os.listdir(host.path(job, "shells")) == []
+    again.ask("stop", job=job, abort=True)
+    again.end_of(job)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes processes of two users")
+def test_the_environment_is_that_of_the_job_s_own_user(host: RunnerHost) -> None:
+    """Not of whoever else takes the job's mark, where the job itself has given it away."""
+    bridge, job = host.connect(), f"sh-{uuid.uuid4().hex[:12]}"
+    bridge.run(job, "env -i sleep 1000 & exec env -i sleep 1000")
+    until(lambda: not any(processes.is_of_job(pid, job) for pid in host.alive(job)), "no mark")
+    other = subprocess.Popen(["sleep", "1000"], user=65534, env={processes.MARK: job, "LD_PRELOAD": "/tmp/theirs"})
+    try:
+        with pytest.raises(RefusalError, match="has its environment any more"):
+            bridge.open("shell", job=job, argv=["true"])
+    finally:
+        other.kill()
+        other.wait()
+    bridge.ask("stop", job=job, abort=True)
+    bridge.end_of(job)
 
 
 def test_what_cannot_be_entered_says_why(host: RunnerHost, bridge: Bridge, job: str) -> None:

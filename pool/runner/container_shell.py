@@ -22,7 +22,7 @@ _TELLS_S = 10.0
 _CANNOT = 126
 
 
-class Executed:
+class ContainerShell:
     """As `shell.Program` says."""
 
     def __init__(self, job: str, words: list[str], tty: dict[str, Any] | None) -> None:
@@ -114,6 +114,10 @@ class Executed:
             else:
                 time.sleep(0.02)
         return self._leader
+
+    def drop(self) -> None:
+        """As of shell.Program: the engine keeps the process."""
+        self.close()
 
     def close(self) -> None:
         """As of shell.Program."""

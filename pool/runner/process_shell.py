@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from typing import Any, Iterator
 
 from pool.runner import processes
@@ -18,9 +19,11 @@ from pool.runner.ledger import RefusedError
 
 _CHUNK = 1 << 17
 _END_OF_INPUT = b"\x04"
+#: How long `enter` may take; it opens the job's folder, which may be of a file server that does not answer.
+_OPENS_S = 20.0
 
 
-class Entered:
+class ProcessShell:
     """As `shell.Program` says."""
 
     def __init__(self, state: str, job: str, words: list[str], tty: dict[str, Any] | None) -> None:
@@ -28,47 +31,43 @@ class Entered:
         self._using = threading.Lock()
         self._has_terminal = tty is not None
         self._kinds: dict[int, int] = {}  # what is read here -> the program's own number of it
-        theirs = self._make_terminal(tty) if tty else self._make_pipes()
-        failing = self._failed = -1
+        self._input = self._ended = -1
+        self._theirs: set[int] = set()  # what only the program needs once it runs
         try:
-            self._failed, failing = os.pipe()
-            argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "enter", job, str(failing), *words]
-            env = {**os.environ, processes.MARK: job, "TERM": str((tty or {}).get("term") or "xterm")}
-            self._process = subprocess.Popen(
-                argv,
-                stdin=theirs[0],
-                stdout=theirs[1],
-                stderr=theirs[2],
-                pass_fds=[failing],
-                env=env,
-                cwd="/",
-                start_new_session=True,
-            )
+            ends = self._make_terminal(tty) if tty else self._make_pipes()
+            failed, failing = self._pipe()
+            with os.fdopen(failed, "rb", buffering=0) as told:
+                argv = [sys.executable, "-I", "-S", sys.argv[0], "--state", state, "enter", job, str(failing), *words]
+                env = {**os.environ, processes.MARK: job, "TERM": str((tty or {}).get("term") or "xterm")}
+                self._start(argv, env, ends, failing)
+                self._let_go()
+                problem = self._problem(told.fileno())
+        except BaseException:
+            self.close()
+            raise
         finally:
-            for fd in {*theirs, failing} - {-1}:
-                os.close(fd)
-        self._leader = processes.identity(self._process.pid)
-        self._ended, ending = os.pipe()
-        threading.Thread(target=self._reap, args=(ending,), daemon=True).start()
-        with os.fdopen(self._failed, "rb") as failed:
-            problem = failed.read().decode(errors="replace")
+            self._let_go()
         if problem:
-            self._process.wait()
+            self.drop()
             self.close()
             raise RefusedError("cannot_enter", problem)
 
     def output(self) -> Iterator[tuple[int, bytes]]:
         """What it writes; of what others still hold open once it has ended, no more than is there."""
+        ready = select.poll()  # select.select knows no more than the first 1024 files
+        for fd in (*self._kinds, self._ended):
+            ready.register(fd, select.POLLIN)
         reading = dict(self._kinds)
         running = True
         while reading:
-            ready = select.select([*reading, *([self._ended] if running else [])], [], [], None if running else 0)[0]
-            if not running and not ready:
+            found = [fd for fd, _ in ready.poll(None if running else 0)]
+            if not running and not found:
                 return
-            if self._ended in ready:
+            if self._ended in found:
+                ready.unregister(self._ended)
                 running = False
                 continue
-            for fd in ready:
+            for fd in found:
                 try:
                     chunk = os.read(fd, _CHUNK)
                 except BlockingIOError:
@@ -78,6 +77,7 @@ class Entered:
                 if chunk:
                     yield reading[fd], chunk
                 else:
+                    ready.unregister(fd)
                     del reading[fd]
 
     def code(self) -> int:
@@ -96,11 +96,11 @@ class Entered:
                     left = left[os.write(self._input, left) :]
                     continue
                 except BlockingIOError:
-                    waiting = self._input
+                    waiting = select.poll()
+                    waiting.register(self._input, select.POLLOUT)
                 except OSError:  # it reads no more
                     return
-            with contextlib.suppress(OSError, ValueError):  # closed under us
-                select.select([], [waiting], [], 0.2)
+            waiting.poll(200)  # it may be closed under us
             if self._process.returncode is not None:
                 return
 
@@ -121,28 +121,79 @@ class Entered:
         """As of shell.Program."""
         return self._leader
 
+    def drop(self) -> None:
+        """As of shell.Program: the process itself, whose number is kept for us until `_reap` has it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            self._process.kill()
+
     def close(self) -> None:
         """As of shell.Program."""
         self._close_input()
-        for fd in {*self._kinds, self._ended}:
+        for fd in {*self._kinds, self._ended} - {-1}:
             os.close(fd)
-        self._kinds = {}
+        self._kinds, self._ended = {}, -1
+
+    def _start(self, argv: list[str], env: dict[str, str], ends: tuple[int, int, int], failing: int) -> None:
+        self._ended, ending = os.pipe()
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, ending)
+            self._process = subprocess.Popen(
+                argv,
+                stdin=ends[0],
+                stdout=ends[1],
+                stderr=ends[2],
+                pass_fds=[failing],
+                env=env,
+                cwd="/",
+                start_new_session=True,
+            )
+            undo.callback(self._process.wait)
+            undo.callback(self.drop)
+            self._leader = processes.identity(self._process.pid)
+            threading.Thread(target=self._reap, args=(ending,), daemon=True).start()
+            undo.pop_all()
+
+    def _problem(self, told: int) -> str:
+        """Why it cannot enter; nothing once it has."""
+        said = b""
+        ready = select.poll()
+        ready.register(told, select.POLLIN)
+        until = time.monotonic() + _OPENS_S
+        while ready.poll(max(0.0, until - time.monotonic()) * 1000):
+            chunk = os.read(told, 1 << 12)
+            if not chunk:
+                return said.decode(errors="replace")
+            said += chunk
+        return "no shell after {:.0f} s: does a file system of the job hang?".format(_OPENS_S)
 
     def _make_terminal(self, tty: dict[str, Any]) -> tuple[int, int, int]:
         ours, theirs = os.openpty()
-        _set_size(ours, int(tty.get("rows") or 24), int(tty.get("cols") or 80))
         self._kinds[ours] = 1
+        self._theirs.add(theirs)
+        _set_size(ours, int(tty.get("rows") or 24), int(tty.get("cols") or 80))
         self._input = os.dup(ours)
         os.set_blocking(self._input, False)
         return theirs, theirs, theirs
 
     def _make_pipes(self) -> tuple[int, int, int]:
         stdin, self._input = os.pipe()
+        self._theirs.add(stdin)
         os.set_blocking(self._input, False)
-        stdout, writing = os.pipe()
-        stderr, complaining = os.pipe()
-        self._kinds = {stdout: 1, stderr: 2}
+        stdout, writing = self._pipe()
+        self._kinds[stdout] = 1
+        stderr, complaining = self._pipe()
+        self._kinds[stderr] = 2
         return stdin, writing, complaining
+
+    def _pipe(self) -> tuple[int, int]:
+        """One that the program writes to."""
+        ours, theirs = os.pipe()
+        self._theirs.add(theirs)
+        return ours, theirs
+
+    def _let_go(self) -> None:
+        while self._theirs:
+            os.close(self._theirs.pop())
 
     def _close_input(self) -> None:
         with self._using:
