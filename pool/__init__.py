@@ -4,9 +4,7 @@ The map, top down; imports only ever go down (tests/unit/test_architecture.py ho
 
     cli/         what a person types: parse, one call, render
     client.py    the server's socket, for the CLI and as the Python SDK
-    forward.py   a job's ports at this machine
-    inside.py    programs inside of running jobs, from the client's end
-    transfer.py  files into and out of jobs' folders, likewise
+    inside/      what is inside of a running job, from the client's end: its ports, programs and files
     folder/      the folder that a run takes along: what git sees of it, what is new in it, sent
     server/      HTTP over a Unix socket, start and stop
     lifecycle/   the only place that decides and acts: submit, place, launch, watch, stop

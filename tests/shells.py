@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pool.inside.files import _Reader
 from pool.runner import tree
 from pool.runner.streams import OwnStream, Stream, StreamError
-from pool.transfer import _Reader
 from tests.runner_host import Bridge
 
 

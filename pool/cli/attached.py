@@ -15,14 +15,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pool.forward import Forwards
+    from pool.inside.ports import Forwards
 
 
 def bound(ports: list[dict[str, Any]]) -> Forwards | None:
     """These ports bound here, of a run that is to be attached to. ConflictError before anything else is done."""
     if not ports:
         return None
-    from pool.forward import Forwards  # a run without ports does not wait for the import
+    from pool.inside.ports import Forwards  # a run without ports does not wait for the import
 
     return Forwards(ports)
 

@@ -39,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
     from pool.cli.progress import Progress, size
     from pool.errors import InputError
-    from pool.transfer import Place, download, upload
+    from pool.inside.files import Place, download, upload
 
     sides = [_REMOTE.fullmatch(each) for each in (args.source, args.target)]
     if (sides[0] is None) == (sides[1] is None):

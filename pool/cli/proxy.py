@@ -32,7 +32,7 @@ def register(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from pool.cli import render
-    from pool.inside import opened
+    from pool.inside.shell import opened
 
     _carry(opened("ssh", args.name, args.rank, waits=render.waiting)[1].socket)
     return 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pool.cli import upload
-    from pool.forward import Forwards
+    from pool.inside.ports import Forwards
 
 _EXAMPLES = """\
 examples:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from pool.inside import Shell
+    from pool.inside.shell import Shell
 
 _CHUNK = 1 << 17
 #: Their number in the pipe that wakes who sends: the terminal has another size; Ctrl-C without a terminal.
@@ -30,7 +30,7 @@ def into_run(name: str, rank: int, command: list[str], *, tty: bool | None = Non
     PoolError, with the local terminal as it was, when it cannot be had or is cut off.
     """
     from pool.cli import render
-    from pool.inside import Shell
+    from pool.inside.shell import Shell
 
     if tty is None:
         tty = not command and os.isatty(0)

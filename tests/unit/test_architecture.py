@@ -38,12 +38,10 @@ ALLOWED = {
     "lifecycle": NOUNS | {"task", "scheduler", "store", "ssh", "provision", "runner"},
     "server": NOUNS | {"task", "scheduler", "store", "ssh", "provision", "lifecycle", "runner"},
     "client": NOUNS | {"task", "server", "runner"},
-    "forward": NOUNS | {"client", "runner"},
     "inside": NOUNS | {"client", "runner"},
-    "transfer": NOUNS | {"inside", "runner"},
     "folder": {"config", "errors", "client", "runner"},
     "lab": {"config", "errors"},
-    "cli": NOUNS | {"task", "client", "forward", "inside", "transfer", "folder", "server", "lab"},
+    "cli": NOUNS | {"task", "client", "inside", "folder", "server", "lab"},
     "runner": set(),
 }
 WITHOUT_A_NAME = {"utils", "util", "common", "helpers", "helper", "base", "core", "manager", "misc", "shared"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from pool.errors import DiskFullError, HostError, InputError, NotFoundError, PoolError, ServerError
-from pool.inside import opened
+from pool.inside.shell import opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
