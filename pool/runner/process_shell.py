@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any, Iterator
 
-from pool.runner import processes
+from pool.runner import descriptors, processes
 from pool.runner.ledger import RefusedError
 
 _CHUNK = 1 << 17
@@ -149,6 +149,7 @@ class ProcessShell:
             )
             undo.callback(self._process.wait)
             undo.callback(self.drop)
+            descriptors.usual(self._process.pid)  # those of the job, where `enter` may not look at them
             self._leader = processes.identity(self._process.pid)
             threading.Thread(target=self._reap, args=(ending,), daemon=True).start()
             undo.pop_all()
