@@ -96,7 +96,11 @@ class Keeper:
 
     def open(self, host_id: str, verb: str, *, timeout: float = 30.0, **head: Any) -> tuple[dict[str, Any], Stream]:
         """`Link.open` to that host, likewise."""
-        return self._link(host_id).open(verb, timeout=timeout, **head)
+        try:
+            return self._link(host_id).open(verb, timeout=timeout, **head)
+        except FencedError:
+            self._on_fenced()
+            raise
 
     def _link(self, host_id: str) -> Link:
         kept = self._kept.get(host_id)

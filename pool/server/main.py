@@ -97,6 +97,7 @@ def _serve(folder: str) -> int:
         app,
         http=_PeerProtocol,
         ws=streams_protocol(openers(ctx)),
+        loop="asyncio",  # whose transports let go of a socket; another loop's may not
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_GRACE_S,

@@ -33,6 +33,10 @@ class Wire:
             raise UnreachableError("down")
         return self._answer
 
+    def open(self, verb: str, *, timeout: float, **_: Any) -> tuple[dict[str, Any], bytes]:
+        """As of a link, answered at once."""
+        return self.ask(verb)(timeout)
+
     def _answer(self, _: float) -> tuple[dict[str, Any], bytes]:
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -204,7 +208,7 @@ def test_a_host_is_kept_once(net: Net) -> None:
 
 
 def test_a_server_that_was_replaced_is_told(net: Net) -> None:
-    """By a host that refuses its link, or one request on a link that is open; it opens no other."""
+    """By a host that refuses its link, or a request or a stream on a link that is open; it opens no other."""
     net.failures = [FencedError()]
     net.keeper.keep(HOST)
     assert net.next() == ("fenced", "")
@@ -214,6 +218,9 @@ def test_a_server_that_was_replaced_is_told(net: Net) -> None:
     wire.answer = FencedError()
     with pytest.raises(FencedError):
         net.keeper.request("h1", "start")
+    assert net.next() == ("fenced", "")
+    with pytest.raises(FencedError):
+        net.keeper.open("h1", "shell")
     assert net.next() == ("fenced", "")
 
 
