@@ -65,7 +65,7 @@ def test_what_cannot_be_meant(ready: Cli) -> None:
         done = ready("exec", *words)
         assert (done.rc, done.stdout, said in done.stderr) == (code, "", True), done
     done = ready("ssh", "gpu9", "--", "true")
-    assert (done.rc, done.stderr) == (3, "pool: there is no host gpu9\ntry: pool ps\n")
+    assert (done.rc, done.stderr) == (3, "pool: there is no run and no host 'gpu9'\ntry: pool runs --live; pool ps\n")
 
 
 def test_one_that_takes_too_long_or_says_too_much(ready: Cli) -> None:

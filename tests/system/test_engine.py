@@ -12,8 +12,9 @@ from tests.system.site import Site, until
 
 _WAIT = "until [ -e go ]; do sleep 0.1; done; echo told; exit 5"
 # Rank 1 says who it is to rank 0, until that listens.
+#: Rank 0's nc has a stdin that does not end: else it hangs up at once, and the other one may not have written by then.
 _MEET = """
-if [ $DSTACK_NODE_RANK = 0 ]; then nc -l -p $MASTER_PORT
+if [ $DSTACK_NODE_RANK = 0 ]; then mkfifo open && nc -l -p $MASTER_PORT <>open
 else until echo "met rank $DSTACK_NODE_RANK" | nc -w 5 $DSTACK_MASTER_NODE_IP $MASTER_PORT; do sleep 0.2; done; fi
 """
 _SET = """
