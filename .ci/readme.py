@@ -54,7 +54,9 @@ def fill(text: str, made: dict[str, str]) -> str:
 
 def demo() -> str:
     """What `make demo` prints now, from its first command on."""
-    done = subprocess.run(["make", "demo"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "demo"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode != 0:
         sys.exit(f"make demo failed:\n{done.stdout}")
     return f"```console\n{done.stdout[done.stdout.index('$ pool') :].strip()}\n```"
