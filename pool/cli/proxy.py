@@ -43,6 +43,8 @@ def _carry(link: socket.socket) -> None:
     import socket
     import threading
 
+    from pool.cli import render
+
     def inward() -> None:
         while chunk := os.read(0, _CHUNK):
             link.sendall(chunk)
@@ -50,6 +52,4 @@ def _carry(link: socket.socket) -> None:
 
     threading.Thread(target=inward, daemon=True).start()
     while chunk := link.recv(_CHUNK):
-        left = memoryview(chunk)
-        while left:
-            left = left[os.write(1, left) :]
+        render.write_all(1, chunk)

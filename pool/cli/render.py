@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -69,6 +70,13 @@ def write_bytes(data: bytes) -> None:
     while left:
         left = left[sys.stdout.buffer.write(left) :]
     sys.stdout.buffer.flush()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """To a descriptor at once, all of it: a single write may take only a part."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def note(text: str) -> None:

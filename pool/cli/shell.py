@@ -40,7 +40,7 @@ def into_run(name: str, rank: int, command: list[str], *, tty: bool | None = Non
         with _signals(sender, tty), _raw(tty):
             threading.Thread(target=sender.send, daemon=True).start()
             for fd, data in shell.output():
-                _write_all(fd, data)
+                render.write_all(fd, data)
         assert shell.code is not None
         return shell.code
 
@@ -145,9 +145,3 @@ def _size() -> dict[str, int]:
             size = os.get_terminal_size(fd)
             return {"rows": size.lines, "cols": size.columns}
     return {}
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]

@@ -18,8 +18,6 @@ _END_OF_INPUT = b"\x04"
 _CONFLICT, _GONE = 409, 404
 #: How long an engine may take to say how a program ended, or which process it is, once it has told of it otherwise.
 _TELLS_S = 10.0
-#: What an engine says of one that it could not start.
-_CANNOT = 126
 
 
 class ContainerShell:

@@ -20,7 +20,7 @@ from typing import Any, Callable
 from pool.runner import descriptors, durable, frames, notify, presence, processes
 from pool.runner.ask import SOCKET, ask
 from pool.runner.frames import Decoder, Frame, FrameError
-from pool.runner.ledger import RefusedError
+from pool.runner.ledger import RefusedError, cause_of
 from pool.runner.peer import Peer
 from pool.runner.service import Event, Service
 from pool.runner.streams import Stream, StreamError, Streams
@@ -253,8 +253,7 @@ class Connection:
         except RefusedError as refusal:
             self._refuse(frame, refusal.cause, str(refusal), refusal.details)
         except OSError as error:
-            cause = "disk_full" if error.errno in (28, 122) else "failed"
-            self._refuse(frame, cause, "{}: {}".format(frame.head.get("verb"), error), {})
+            self._refuse(frame, cause_of(error), "{}: {}".format(frame.head.get("verb"), error), {})
         except Exception as error:  # whatever it was: who waits gets an answer
             self._refuse(frame, "bad_request", "{}: {!r}".format(frame.head.get("verb"), error), {})
         finally:

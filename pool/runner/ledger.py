@@ -9,6 +9,7 @@ Servers only propose: a GPU that another entry has is refused, whoever asks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from typing import Any, Callable, Container, Dict, Tuple
@@ -163,6 +164,11 @@ class Ledger:
         before, self._jobs = self._held(), jobs
         if before != self._held():
             self._changed(self._held())
+
+
+def cause_of(error: OSError) -> str:
+    """The cause of a refusal for what the system said: `disk_full` also where a quota is used up, else `failed`."""
+    return "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "failed"
 
 
 def seen_by(pool: str, held: Held) -> dict[str, str]:

@@ -103,7 +103,7 @@ class _Served:
                 if size:
                     self._program.resize(int(size[0]), int(size[1]))
                 if name in _SIGNALS:
-                    _signal(self._program, getattr(signal, "SIG" + str(name)))
+                    _signal(self._program, name)
                 if frame.body:
                     self._program.write(frame.body)
                 if frame.head.get("eof"):
@@ -123,7 +123,7 @@ class _Served:
 
         def send() -> None:
             try:
-                _signal(self._program, getattr(signal, "SIG" + str(name)))
+                _signal(self._program, name)
             finally:
                 self._signalling.release()
 
@@ -142,10 +142,11 @@ class _Served:
             self._hanging_up.join()
 
 
-def _signal(program: Program, number: int) -> None:
+def _signal(program: Program, name: str) -> None:
+    """One of _SIGNALS, to its session."""
     leader = program.leader()
     if leader is not None:
-        processes.send(processes.of_session(leader), number)
+        processes.send(processes.of_session(leader), getattr(signal, "SIG" + name))
 
 
 def _hang_up(program: Program) -> None:

@@ -6,6 +6,7 @@ Links come last, so that nothing is made through one; modes and dates of folders
 from __future__ import annotations
 
 import os
+from typing import Iterable
 
 from pool.runner.ledger import RefusedError
 from pool.runner.manifest import FILE, FOLDER, Entry, Manifest
@@ -56,21 +57,8 @@ def unfold(manifest: Manifest, folder: str, owner: tuple[int, int], reader: Read
     os.mkdir(folder, 0o755)
     _own(folder, owner)
     root = os.fsencode(folder) + b"/"
-    folders: list[Entry] = []
-    links: list[Entry] = []
-    for entry in manifest.entries:
-        if entry[0] == FOLDER:
-            os.mkdir(root + _name(entry), 0o700)
-            folders.append(entry)
-        elif entry[0] == FILE:
-            make_file(root + _name(entry), entry, owner, reader)
-        else:
-            links.append(entry)
-    for entry in links:
-        make_link(root + _name(entry), entry, owner)
-    for entry in reversed(folders):
-        _own(root + _name(entry), owner)
-        os.chmod(root + _name(entry), entry[2])
+    _make(root, manifest.entries, owner, reader)
+    _finish(root, (entry for entry in reversed(manifest.entries) if entry[0] == FOLDER), owner)
 
 
 def change(old: Manifest, new: Manifest, folder: str, owner: tuple[int, int], reader: Reader) -> None:
@@ -85,10 +73,16 @@ def change(old: Manifest, new: Manifest, folder: str, owner: tuple[int, int], re
     for entry in reversed(old.entries):
         if entry[1] in differ and not _stays(entry, after.get(entry[1])):
             (os.rmdir if entry[0] == FOLDER else os.unlink)(root + _name(entry))
+    made = (entry for entry in new.entries if entry[1] in differ and not _stays(before.get(entry[1]), entry))
+    _make(root, made, owner, reader)
+    touched = differ | opened.keys()
+    _finish(root, (entry for entry in reversed(new.entries) if entry[0] == FOLDER and entry[1] in touched), owner)
+
+
+def _make(root: bytes, entries: Iterable[Entry], owner: tuple[int, int], reader: Reader) -> None:
+    """Make what is not there yet below `root`, folders before what is in them; those are still open to us alone."""
     links: list[Entry] = []
-    for entry in new.entries:
-        if entry[1] not in differ or _stays(before.get(entry[1]), entry):
-            continue
+    for entry in entries:
         if entry[0] == FOLDER:
             os.mkdir(root + _name(entry), 0o700)
         elif entry[0] == FILE:
@@ -97,10 +91,13 @@ def change(old: Manifest, new: Manifest, folder: str, owner: tuple[int, int], re
             links.append(entry)
     for entry in links:
         make_link(root + _name(entry), entry, owner)
-    for entry in reversed(new.entries):
-        if entry[0] == FOLDER and (entry[1] in differ or entry[1] in opened):
-            _own(root + _name(entry), owner)
-            os.chmod(root + _name(entry), entry[2])
+
+
+def _finish(root: bytes, folders: Iterable[Entry], owner: tuple[int, int]) -> None:
+    """Give folders their owner and mode, now that they are full: what is in one before it."""
+    for entry in folders:
+        _own(root + _name(entry), owner)
+        os.chmod(root + _name(entry), entry[2])
 
 
 def _stays(old: Entry | None, new: Entry | None) -> bool:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from pool.errors import InputError, PoolError
 from pool.lifecycle.code import translated
-from pool.runner.ledger import RefusedError
+from pool.runner.ledger import RefusedError, cause_of
 from pool.runner.manifest import MAX_BYTES
 from pool.server.endpoint import Asked, answers_json
 
@@ -57,8 +57,7 @@ def _answers(act: Callable[[Request], Any]) -> Callable[[Request], Any]:
         except RefusedError as refusal:
             return JSONResponse(translated(refusal).to_json(), status_code=400)
         except OSError as error:
-            cause = "disk_full" if error.errno in (28, 122) else "failed"
-            return JSONResponse(translated(RefusedError(cause, str(error))).to_json(), status_code=400)
+            return JSONResponse(translated(RefusedError(cause_of(error), str(error))).to_json(), status_code=400)
         except PoolError as error:
             return JSONResponse(error.to_json(), status_code=400)
 
