@@ -18,7 +18,7 @@ from pool.runner.engine import Engine, EngineError
 from pool.task.script import STAY, build_script
 from tests.code import listed, send_code
 from tests.runner_host import POOL, Bridge, RefusalError, RunnerHost, until
-from tests.shells import Said, fetched, said, sent, size
+from tests.shells import Said, fetched, said, sent, size, used
 
 #: The command of the image `prints`.
 PRINTS = ["sh", "-c", "echo out; echo err >&2; echo rank $DSTACK_NODE_RANK; exit 6"]
@@ -358,19 +358,7 @@ def test_a_terminal_inside(bench: Bench) -> None:
     bench.start(_STAYS)
     bench.until_logged(b"begun\n")
     shell = Said(bench.bridge.open("shell", job=bench.job, tty=size(33, 111)))
-    shell.stream.write(b"stty size; tty; echo $TERM\r")
-    for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
-        shell.until(text)
-    shell.stream.write(head={"size": [44, 99]})
-    shell.stream.write(b"stty size\r")
-    shell.until(b"44 99")
-    shell.stream.write(b"sh -c 'echo asl\"\"eep; exec sleep 1000'\r")
-    shell.until(b"asleep")
-    shell.stream.write(b"\x03")
-    shell.stream.write(b"echo code $?\r")
-    shell.until(b"code 130")
-    shell.stream.write(b"exit 5\r")
-    assert shell.code() == 5
+    used(shell)
     other = Said(bench.bridge.open("shell", job=bench.job, tty=size(24, 80)))
     other.stream.write(b"echo o''n\r")
     other.until(b"on")

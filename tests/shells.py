@@ -79,13 +79,13 @@ def sent(bridge: Bridge, job: str, source: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def deep(path: Path) -> Iterator[None]:
-    """A new folder with 1200 in each other, and a file in the last; what removes folders seldom gets so far."""
+def deep(path: Path, depth: int = 1200) -> Iterator[None]:
+    """A new folder with so many in each other, and a file in the last; what removes folders seldom gets so far."""
     here = os.getcwd()
     path.mkdir()
     os.chdir(path)
     try:
-        for _ in range(1200):
+        for _ in range(depth):
             os.mkdir("d")
             os.chdir("d")
         Path("file").write_bytes(b"deep")
@@ -94,6 +94,23 @@ def deep(path: Path) -> Iterator[None]:
     finally:
         os.chdir(here)
         subprocess.run(["rm", "-rf", path], check=True)
+
+
+def used(shell: Said) -> None:
+    """A shell on a terminal of 33 rows and 111 columns: that size, a new one, Ctrl-C, and its exit code, which is 5."""
+    shell.stream.write(b"stty size; tty; echo $TERM\r")
+    for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
+        shell.until(text)
+    shell.stream.write(head={"size": [44, 99]})
+    shell.stream.write(b"stty size\r")
+    shell.until(b"44 99")
+    shell.stream.write(b"sh -c 'echo asl\"\"eep; exec sleep 1000'\r")
+    shell.until(b"asleep")
+    shell.stream.write(b"\x03")
+    shell.stream.write(b"echo code $?\r")
+    shell.until(b"code 130")
+    shell.stream.write(b"exit 5\r")
+    assert shell.code() == 5
 
 
 def size(rows: int, columns: int) -> dict[str, Any]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pool.lab.loopback import LabHost
+from tests.runner_host import RunnerHost
 
 Ssh = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def host(session_dir: str) -> Iterator[RunnerHost]:
+    """A host of this test alone, spoken to over its own bridge."""
+    made = RunnerHost(tempfile.mkdtemp(prefix="r", dir=session_dir), os.path.join(session_dir, "lab"))
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="session")

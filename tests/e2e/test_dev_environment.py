@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from pool.client import Client
 from pool.task.script import STAY
 from tests.conftest import Cli
 from tests.e2e.test_streams import ECHO, client  # noqa: F401 - a fixture
 from tests.runner_host import RunnerHost, until
-
-
-@pytest.fixture
-def host(session_dir: str) -> Iterator[RunnerHost]:
-    """A host of this test alone."""
-    folder = tempfile.mkdtemp(prefix="r", dir=session_dir)
-    made = RunnerHost(folder, os.path.join(session_dir, "lab"))
-    yield made
-    made.end()
 
 
 def write(folder: Path, **fields: Any) -> Path:

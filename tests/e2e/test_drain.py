@@ -25,14 +25,6 @@ Machine = Callable[[], LabHost]
 
 
 @pytest.fixture
-def host(session_dir: str) -> Iterator[RunnerHost]:
-    """A host of this test alone, spoken to over its own bridge."""
-    made = RunnerHost(tempfile.mkdtemp(prefix="d", dir=session_dir), os.path.join(session_dir, "lab"))
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def other(session_dir: str) -> Iterator[Cli]:
     """The CLI of another pool."""
     cli = Cli(_environment(session_dir, tempfile.mkdtemp(prefix="s", dir=session_dir)))

@@ -1,28 +1,19 @@
-"""The forker: whatever happens to it, the next job starts, and what it has started goes on."""
+"""The forker: whatever happens to it, the next job starts, and what it has started goes on.
+
+A job's processes are found by its id, all over the machine: no other file of tests has those of these.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pool.runner import processes
 from tests.runner_host import PATIENCE_S, RunnerHost, until
-
-
-# A job's processes are found by its id, all over the machine: no other file of tests has these.
-@pytest.fixture
-def host(session_dir: str) -> Iterator[RunnerHost]:
-    """A host of this test alone."""
-    folder = tempfile.mkdtemp(prefix="f", dir=session_dir)
-    made = RunnerHost(folder, os.path.join(session_dir, "lab"))
-    yield made
-    made.end()
 
 
 def _forkers(host: RunnerHost) -> list[int]:

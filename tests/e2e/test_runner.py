@@ -9,9 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +20,6 @@ from pool.runner.frames import REQUEST, Frame, encode
 from pool.runner.manifest import flagged
 from tests.code import list_code, listed
 from tests.runner_host import POOL, Bridge, GoneError, RefusalError, RunnerHost, sha256, until
-
-
-@pytest.fixture
-def host(session_dir: str) -> Iterator[RunnerHost]:
-    """A host of this test alone."""
-    folder = tempfile.mkdtemp(prefix="r", dir=session_dir)
-    made = RunnerHost(folder, os.path.join(session_dir, "lab"))
-    yield made
-    made.end()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 from pool.runner import processes
 from pool.runner.streams import StreamError
 from tests.runner_host import Bridge, RefusalError, RunnerHost, until
-from tests.shells import Said, said, size
+from tests.shells import Said, said, size, used
 
 #: Writes its port into a file, and takes far more connections than it may get.
 MANY = """
@@ -92,20 +92,9 @@ def test_what_is_left_in_the_background_holds_nobody_up(host: RunnerHost, bridge
 def test_a_terminal(bridge: Bridge, job: str) -> None:
     """A real one, of the size that it is given; Ctrl-C reaches what runs; its exit code is the shell's."""
     shell = Said(bridge.open("shell", job=job, tty=size(33, 111)))
-    shell.stream.write(b"stty size; tty; echo $TERM\r")
-    for text in (b"33 111", b"/dev/pts/", b"xterm-256color"):
-        shell.until(text)
-    shell.stream.write(head={"size": [44, 99]})
-    shell.stream.write(b"stty size; echo > $(tty) && echo mi''ne\r")
-    shell.until(b"44 99")
+    shell.stream.write(b"echo > $(tty) && echo mi''ne\r")
     shell.until(b"mine")
-    shell.stream.write(b"sh -c 'echo asl\"\"eep; exec sleep 1000'\r")
-    shell.until(b"asleep")
-    shell.stream.write(b"\x03")
-    shell.stream.write(b"echo code $?\r")
-    shell.until(b"code 130")
-    shell.stream.write(b"exit 5\r")
-    assert shell.code() == 5
+    used(shell)
 
 
 def test_a_signal_reaches_a_program_without_a_terminal(bridge: Bridge, job: str) -> None:
